@@ -1,0 +1,4 @@
+//! Benches with peers beside ours in one run.
+#![forbid(unsafe_code)]
+
+fn main() {}

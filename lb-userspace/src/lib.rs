@@ -1,0 +1,1 @@
+//! The appliance: every role of `gatehouse` in one library, its composition in `app`.

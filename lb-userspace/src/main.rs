@@ -1,0 +1,3 @@
+//! The `gatehouse` binary: hands the command line to the composition.
+
+fn main() {}

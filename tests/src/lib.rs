@@ -1,0 +1,2 @@
+//! The lab: namespaces, the appliance and its clients, for tests, benches and `cargo xtask run`.
+#![forbid(unsafe_code)]

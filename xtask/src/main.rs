@@ -1,0 +1,4 @@
+//! The project's own commands, one file a subcommand.
+#![forbid(unsafe_code)]
+
+fn main() {}
