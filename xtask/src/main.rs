@@ -1,4 +1,34 @@
 //! The project's own commands, one file a subcommand.
 #![forbid(unsafe_code)]
 
-fn main() {}
+/// Where the tree is, how commands are run and how the user is told.
+mod shell;
+/// Installs what the machine lacks.
+mod setup;
+/// Compiles the kernel programs, then the appliance.
+mod build;
+
+use clap::{Parser, Subcommand};
+
+/// Gatehouse's own commands. Each installs what it needs first.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install compilers, Debian packages and client tools this machine lacks; instant when nothing is missing
+    Setup,
+    /// Compile the kernel programs and the appliance in release mode
+    Build,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Setup => setup::setup().map(|_| ()),
+        Command::Build => build::build(),
+    }
+}
