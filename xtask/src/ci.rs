@@ -20,7 +20,8 @@ pub(crate) fn ci() -> Result<()> {
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     tidy::tidy()?;
     let readme = fs::read_to_string(root().join("README.md")).context("reading README.md")?;
-    let command = command_in(&readme).with_context(|| format!("README.md does not give the command `{TEST}`"))?;
+    let command =
+        command_in(&readme).with_context(|| format!("README.md does not give the command `{TEST}`"))?;
     ensure!(!command.is_empty(), "README.md gives an empty command");
     run(Command::new("sh").args(["-c", command]).current_dir(root()))
 }
@@ -40,7 +41,8 @@ mod tests {
 
     #[test]
     fn the_readmes_own_line_is_what_runs() {
-        let readme = "# Gatehouse\n```\ncargo xtask run      # serves\ncargo xtask test     # every test\n```\n";
+        let readme =
+            "# Gatehouse\n```\ncargo xtask run      # serves\ncargo xtask test     # every test\n```\n";
         assert_eq!(command_in(readme), Some("cargo xtask test"));
         assert_eq!(command_in("run `cargo xtask test`"), None);
     }

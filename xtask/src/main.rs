@@ -7,6 +7,12 @@ mod shell;
 mod setup;
 /// Compiles the kernel programs, then the appliance.
 mod build;
+/// Runs every test, those of the kernel and the network included.
+mod test;
+/// Checks the rules of the tree that no compiler checks.
+mod tidy;
+/// Runs what every change passes before it lands.
+mod ci;
 
 use clap::{Parser, Subcommand};
 
@@ -24,11 +30,23 @@ enum Command {
     Setup,
     /// Compile the kernel programs and the appliance in release mode
     Build,
+    /// Run every test, the kernel and network ones included (as root)
+    Test {
+        /// Run only tests whose names contain one of these
+        filters: Vec<String>,
+    },
+    /// Check the rules of the tree: ranks, purity, heads, sizes, module lists
+    Tidy,
+    /// Format, lint, tidy, then the README's own test command: what every change passes
+    Ci,
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Setup => setup::setup().map(|_| ()),
         Command::Build => build::build(),
+        Command::Test { filters } => test::test(&filters),
+        Command::Tidy => tidy::tidy(),
+        Command::Ci => ci::ci(),
     }
 }

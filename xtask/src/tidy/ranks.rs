@@ -59,7 +59,7 @@ fn refuse(own: &str, path: &[String]) -> Option<String> {
         return None;
     }
     let (own_rank, own_place) = rank(own)?;
-    let Some((other_rank, other_place)) = rank(other) else { return None };
+    let (other_rank, other_place) = rank(other)?;
     if own_rank == 4 && other_rank == 3 {
         let balance = other == "proxy" && path.get(1).is_some_and(|part| part == "balance");
         return (other != "tunnel" && !balance).then(|| {
