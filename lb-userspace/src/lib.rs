@@ -1,1 +1,8 @@
 //! The appliance: every role of `gatehouse` in one library, its composition in `app`.
+//!
+//! Modules stand in rank order: each imports only from those above it.
+
+/// The nouns: resources, their identifiers, and the state that holds them.
+pub mod model;
+/// State compiled to what each role needs: slices, and the differences between two of them.
+pub mod snapshot;

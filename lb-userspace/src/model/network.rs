@@ -1,0 +1,180 @@
+//! VPCs, subnets, security groups, network interfaces and instances (ec2).
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use super::id::{Arn, InstanceId, InterfaceId, SecurityGroupId, SubnetId, TimestampMs, VpcId, VpcLinkId};
+
+/// Tags in the order they were given; keys are unique.
+pub type Tags = Vec<Tag>;
+
+/// One tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tag {
+    /// 1–128 characters.
+    pub key: String,
+    /// 0–256 characters.
+    pub value: String,
+}
+
+/// A VPC: an address space of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vpc {
+    /// Its id.
+    pub id: VpcId,
+    /// Its address range, /16 to /28.
+    pub cidr: Ipv4Net,
+    /// Its place among the VPCs of this appliance: the lowest number that no other VPC has, for its life.
+    pub index: u32,
+    /// EnableDnsSupport.
+    pub dns_support: bool,
+    /// EnableDnsHostnames.
+    pub dns_hostnames: bool,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// A subnet of a VPC, in one zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    /// Its id.
+    pub id: SubnetId,
+    /// The VPC it is part of.
+    pub vpc_id: VpcId,
+    /// Its range, inside the VPC's. The first address is the router's; AWS reserves the first four and the last.
+    pub cidr: Ipv4Net,
+    /// Availability zone, such as `eu-central-1a`.
+    pub zone: String,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+impl Subnet {
+    /// The router's address: the first usable one, as in AWS.
+    pub fn router(&self) -> Ipv4Addr {
+        self.cidr.hosts().next().unwrap_or_else(|| self.cidr.network())
+    }
+
+    /// Whether `address` may be given to an interface: in the range and not reserved by AWS (first four, last).
+    pub fn is_assignable(&self, address: Ipv4Addr) -> bool {
+        let offset = u32::from(address).wrapping_sub(u32::from(self.cidr.network()));
+        self.cidr.contains(&address) && offset >= 4 && address != self.cidr.broadcast()
+    }
+}
+
+/// A security group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecurityGroup {
+    /// Its id.
+    pub id: SecurityGroupId,
+    /// The VPC it is part of.
+    pub vpc_id: VpcId,
+    /// Unique in the VPC.
+    pub name: String,
+    /// GroupDescription.
+    pub description: String,
+    /// What may come in.
+    pub ingress: Vec<SecurityGroupRule>,
+    /// What may go out; a new group has one rule that permits all.
+    pub egress: Vec<SecurityGroupRule>,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// One permission of a security group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecurityGroupRule {
+    /// `sgr-` and 17 hex digits.
+    pub id: String,
+    /// IpProtocol: `tcp`, `udp`, `icmp`, a number, or `-1` for all.
+    pub protocol: String,
+    /// First port, or ICMP type; `None` with protocol `-1`.
+    pub from_port: Option<i32>,
+    /// Last port, or ICMP code.
+    pub to_port: Option<i32>,
+    /// Who the other side is.
+    pub peer: SecurityGroupPeer,
+    /// Description.
+    pub description: Option<String>,
+}
+
+/// The other side of a security-group rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SecurityGroupPeer {
+    /// An IPv4 range.
+    Cidr(Ipv4Net),
+    /// Every interface that is in the named group.
+    Group(SecurityGroupId),
+}
+
+/// A network interface (ENI): one private address in a subnet, and who it was made for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its id.
+    pub id: InterfaceId,
+    /// Its VPC.
+    pub vpc_id: VpcId,
+    /// Its subnet.
+    pub subnet_id: SubnetId,
+    /// Its primary private address.
+    pub address: Ipv4Addr,
+    /// Its security groups.
+    pub groups: Vec<SecurityGroupId>,
+    /// Who it was made for.
+    pub owner: InterfaceOwner,
+    /// Description, in AWS's forms (`ELB app/name/id`, `VPC Link …`).
+    pub description: String,
+}
+
+/// What a network interface belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum InterfaceOwner {
+    /// A load balancer, by ARN: lives in the VPC's node namespace.
+    LoadBalancer(Arn),
+    /// A VPC link: lives in the link's namespace.
+    VpcLink(VpcLinkId),
+    /// An instance (machine): lives in the instance's namespace.
+    Instance(InstanceId),
+    /// A task in awsvpc mode, by ARN: lives in a namespace of its own.
+    Task(Arn),
+}
+
+/// An instance: a machine with an address in a subnet, on which tasks run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its VPC.
+    pub vpc_id: VpcId,
+    /// Its subnet.
+    pub subnet_id: SubnetId,
+    /// Its interface.
+    pub interface_id: InterfaceId,
+    /// Its private address.
+    pub address: Ipv4Addr,
+    /// InstanceType, recorded as given.
+    pub instance_type: String,
+    /// ImageId, recorded as given.
+    pub image_id: String,
+    /// The ECS cluster named by its user data (`ECS_CLUSTER=…`), as the ECS agent reads it.
+    pub ecs_cluster: Option<String>,
+    /// Where it is in its life.
+    pub state: InstanceState,
+    /// When it was launched.
+    pub launched_at: TimestampMs,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// Where an instance is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InstanceState {
+    /// Asked for; its namespace is being made.
+    Pending,
+    /// Its namespace stands.
+    Running,
+    /// Being taken down.
+    ShuttingDown,
+}

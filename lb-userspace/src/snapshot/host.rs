@@ -1,0 +1,101 @@
+//! What the host role needs: networks, interfaces and tasks; and which roles to run.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use super::permit::SecurityGroupView;
+use crate::model::{
+    id::{Arn, InstanceId, InterfaceId, SecurityGroupId, SubnetId, VpcId, VpcLinkId},
+    network::InterfaceOwner,
+    task::{ContainerDefinition, PortBinding},
+};
+
+/// Everything that must exist on this host.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostSlice {
+    /// VPCs by id.
+    pub vpcs: BTreeMap<VpcId, VpcNetwork>,
+    /// Subnets by id.
+    pub subnets: BTreeMap<SubnetId, SubnetNetwork>,
+    /// Network interfaces by id.
+    pub interfaces: BTreeMap<InterfaceId, HostInterface>,
+    /// Machines by id.
+    pub instances: BTreeMap<InstanceId, HostInstance>,
+    /// Security groups by id, resolved.
+    pub security_groups: BTreeMap<SecurityGroupId, SecurityGroupView>,
+    /// Tasks by ARN; one that is absent is stopped at once and forgotten.
+    pub tasks: BTreeMap<Arn, HostTask>,
+}
+
+/// A VPC: a namespace with one bridge per subnet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VpcNetwork {
+    /// Its range.
+    pub cidr: Ipv4Net,
+    /// Its place among the uplink's addresses, from 0.
+    pub index: u32,
+}
+
+/// A subnet: a bridge in its VPC's namespace, with the router's address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubnetNetwork {
+    /// Its VPC.
+    pub vpc_id: VpcId,
+    /// Its range.
+    pub cidr: Ipv4Net,
+    /// The router's address.
+    pub router: Ipv4Addr,
+}
+
+/// A network interface: a veth from its subnet's bridge into its owner's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostInterface {
+    /// Its VPC.
+    pub vpc_id: VpcId,
+    /// Its subnet.
+    pub subnet_id: SubnetId,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Whose it is, which says in which namespace it lives.
+    pub owner: InterfaceOwner,
+    /// Its security groups, enforced here for instances and tasks.
+    pub groups: Vec<SecurityGroupId>,
+}
+
+/// A machine: a namespace in which tasks run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostInstance {
+    /// Its network namespace.
+    pub namespace: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
+/// A task on a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostTask {
+    /// The machine.
+    pub instance_id: InstanceId,
+    /// The cluster's name, for the task's environment.
+    pub cluster: String,
+    /// `<family>:<revision>`, for the task's environment.
+    pub family: String,
+    /// Its containers.
+    pub containers: Vec<ContainerDefinition>,
+    /// False once it is to be stopped: SIGTERM, the stop timeout, SIGKILL.
+    pub run: bool,
+    /// Ports already picked, so that a re-adopted task keeps them.
+    pub bindings: Vec<PortBinding>,
+}
+
+/// Which roles the supervisor must keep running on this host beside control, gateway and host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupervisorSlice {
+    /// One node per VPC that has a load balancer; the value is its network namespace.
+    pub nodes: BTreeMap<VpcId, String>,
+    /// One link process per VPC link; the value is its network namespace.
+    pub links: BTreeMap<VpcLinkId, String>,
+}

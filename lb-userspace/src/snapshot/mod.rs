@@ -1,0 +1,25 @@
+//! State compiled to what each role needs.
+//!
+//! An API call changes the state; `compile` turns it into slices; `delta` says what changed since the role's last
+//! generation; `envelope` signs it. Roles apply slices and answer with `report`s.
+
+/// What the gateway role needs: APIs and links, never a target's address.
+pub mod gateway;
+/// What a link role needs: the targets it may open, and for whom.
+pub mod link;
+/// What a node role needs: load balancers, rules, target groups and security groups of one VPC.
+pub mod node;
+/// What the host role needs: networks, interfaces and tasks; and which roles to run.
+pub mod host;
+/// What roles tell control.
+pub mod report;
+/// Names of namespaces and devices on a host.
+pub mod names;
+/// State to slices.
+pub mod compile;
+/// Security groups resolved to address ranges, and the question whether they admit a connection.
+pub mod permit;
+/// Two slices to a difference, and back.
+pub mod delta;
+/// Signed messages between control and roles.
+pub mod envelope;

@@ -1,0 +1,123 @@
+//! What a node role needs: load balancers, rules, target groups and security groups of one VPC.
+//!
+//! Maps are keyed by text so that a difference between two slices names what changed and nothing else.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::permit::SecurityGroupView;
+use crate::model::{
+    id::{Arn, InterfaceId, SecurityGroupId, TimestampMs, VpcId},
+    load_balancer::{Action, Attributes, Condition, LoadBalancerKind},
+    target_group::{HealthCheck, TargetKey},
+};
+
+/// One VPC's data plane.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeSlice {
+    /// The VPC.
+    pub vpc_id: VpcId,
+    /// The network namespace that the node works in.
+    pub namespace: String,
+    /// Load balancers by ARN.
+    pub load_balancers: BTreeMap<Arn, LoadBalancerView>,
+    /// Listeners by ARN.
+    pub listeners: BTreeMap<Arn, ListenerView>,
+    /// Target groups by ARN: those that a listener or rule of this VPC names, and those that none does.
+    pub target_groups: BTreeMap<Arn, TargetGroupView>,
+    /// Security groups of the VPC by id, resolved.
+    pub security_groups: BTreeMap<SecurityGroupId, SecurityGroupView>,
+}
+
+/// A load balancer, as the node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadBalancerView {
+    /// Application or network.
+    pub kind: LoadBalancerKind,
+    /// Name, for logs and metrics.
+    pub name: String,
+    /// Where it is: one interface per subnet.
+    pub interfaces: BTreeMap<InterfaceId, NodeInterface>,
+    /// Its security groups; none on a network load balancer admits all.
+    pub security_groups: Vec<SecurityGroupId>,
+    /// Attributes that were set.
+    pub attributes: Attributes,
+}
+
+/// An interface of a load balancer in the node's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInterface {
+    /// Name of the device in the node's namespace.
+    pub device: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Length of the subnet's prefix.
+    pub prefix_len: u8,
+    /// The subnet's router, next hop to everything outside the subnet.
+    pub router: Ipv4Addr,
+    /// Availability zone.
+    pub zone: String,
+}
+
+/// A listener, as the node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerView {
+    /// The load balancer it is part of.
+    pub load_balancer: Arn,
+    /// HTTP, HTTPS, TCP, ….
+    pub protocol: String,
+    /// 1–65535.
+    pub port: u16,
+    /// Rules by rising priority; the default is not among them.
+    pub rules: Vec<RuleView>,
+    /// What is done when no rule matches.
+    pub default_actions: Vec<Action>,
+    /// Attributes that were set.
+    pub attributes: Attributes,
+}
+
+/// A rule, as the node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleView {
+    /// Its ARN.
+    pub arn: Arn,
+    /// 1–50,000.
+    pub priority: u32,
+    /// All must match.
+    pub conditions: Vec<Condition>,
+    /// What is done.
+    pub actions: Vec<Action>,
+}
+
+/// A target group, as the node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetGroupView {
+    /// Name, for logs and metrics.
+    pub name: String,
+    /// HTTP, TCP, ….
+    pub protocol: String,
+    /// Whether any listener or rule forwards to it; if not, its targets are unused and not checked.
+    pub in_use: bool,
+    /// How targets are checked.
+    pub health_check: HealthCheck,
+    /// Attributes that were set.
+    pub attributes: Attributes,
+    /// Targets by `<id>:<port>`.
+    pub targets: BTreeMap<String, TargetView>,
+}
+
+/// A target, as the node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetView {
+    /// Its name in the group.
+    pub key: TargetKey,
+    /// Its address; the port is the key's.
+    pub address: Ipv4Addr,
+    /// When it was registered: a new registration starts from the initial state.
+    pub registered_at: TimestampMs,
+    /// Until when it finishes what it has, if it was deregistered: it gets nothing new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining_until: Option<TimestampMs>,
+}

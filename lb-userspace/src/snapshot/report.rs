@@ -1,0 +1,72 @@
+//! What roles tell control. Reports are facts about the present: the newest of a kind wins, and repeating one is harmless.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    id::{Arn, InstanceId, TimestampMs, VpcLinkId},
+    target_group::{TargetHealth, TargetKey},
+    task::{PortBinding, TaskStatus},
+};
+
+/// A fact that a role tells control.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Report {
+    /// The role has applied this generation entirely.
+    Applied {
+        /// The slice's generation.
+        generation: u64,
+    },
+    /// A generation could not be applied; the role goes on with the one before.
+    Refused {
+        /// The slice's generation.
+        generation: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A node's verdict on a target changed.
+    TargetHealth {
+        /// The group.
+        target_group: Arn,
+        /// The target.
+        target: TargetKey,
+        /// Which registration was checked.
+        registered_at: TimestampMs,
+        /// The verdict.
+        health: TargetHealth,
+    },
+    /// A draining target has nothing left in flight: deregistration is complete before its delay is over.
+    TargetDrained {
+        /// The group.
+        target_group: Arn,
+        /// The target.
+        target: TargetKey,
+    },
+    /// A machine's namespace stands.
+    InstanceRunning {
+        /// The machine.
+        instance: InstanceId,
+    },
+    /// A task moved on.
+    Task {
+        /// The task.
+        task: Arn,
+        /// Where it is now: Pending, Running or Stopped.
+        status: TaskStatus,
+        /// The ports that were picked.
+        bindings: Vec<PortBinding>,
+        /// Why it stopped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// Exit codes by container.
+        exit_codes: BTreeMap<String, i32>,
+    },
+    /// How many of its gateways a link has ready lanes to.
+    LinkAttached {
+        /// The link.
+        link: VpcLinkId,
+        /// Gateways with at least one ready lane.
+        gateways: u32,
+    },
+}
