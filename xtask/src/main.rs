@@ -9,6 +9,8 @@ mod setup;
 mod build;
 /// Runs every test, those of the kernel and the network included.
 mod test;
+/// Derives the tables of the AWS wire from botocore's models.
+mod shapes;
 /// Checks the rules of the tree that no compiler checks.
 mod tidy;
 /// Runs what every change passes before it lands.
@@ -35,6 +37,12 @@ enum Command {
         /// Run only tests whose names contain one of these
         filters: Vec<String>,
     },
+    /// Derive the shape tables of the AWS wire from botocore's models
+    Shapes {
+        /// A folder like botocore/data, in place of the one that the test clients brought
+        #[arg(long)]
+        models: Option<std::path::PathBuf>,
+    },
     /// Check the rules of the tree: ranks, purity, heads, sizes, module lists
     Tidy,
     /// Format, lint, tidy, then the README's own test command: what every change passes
@@ -46,6 +54,7 @@ fn main() -> anyhow::Result<()> {
         Command::Setup => setup::setup().map(|_| ()),
         Command::Build => build::build(),
         Command::Test { filters } => test::test(&filters),
+        Command::Shapes { models } => shapes::shapes(models),
         Command::Tidy => tidy::tidy(),
         Command::Ci => ci::ci(),
     }
