@@ -4,5 +4,9 @@
 
 /// The nouns: resources, their identifiers, and the state that holds them.
 pub mod model;
+/// AWS Signature Version 4, verified and made.
+pub mod sigv4;
 /// State compiled to what each role needs: slices, and the differences between two of them.
 pub mod snapshot;
+/// The control plane: AWS's APIs over a durable state.
+pub mod control;

@@ -1,0 +1,117 @@
+//! The operations of the AWS APIs, one file a resource: each a pure function over a draft of the state.
+//!
+//! Before: `api` verified the signature and decoded the request against the operation's input shape, so members have
+//! the model's names, types and limits. After: the executor commits what the draft recorded (fsync) or drops it, and
+//! `api` encodes the output against the output shape. An operation reads no clock and does no I/O: `draft.now()` is the
+//! time, `draft.hex()` and its kin draw identifiers.
+//!
+//! A resource file exports one const slice per service:
+//!
+//! ```ignore
+//! pub const OPERATIONS: &[Entry] = &[operation!("CreateCluster", create_cluster)];
+//!
+//! fn create_cluster(draft: &mut Draft, caller: &Caller, input: CreateClusterInput) -> Result<CreateClusterOutput, ApiError>
+//! ```
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::model::state::Draft;
+
+/// Refusals: codes, messages, who is at fault.
+pub mod error;
+/// sts: who am I.
+pub mod sts;
+
+pub use error::{ApiError, Code, Fault};
+
+/// An operation as the endpoint and the executor see it: input and output by the model's member names.
+pub type Handler = fn(&mut Draft, &Caller, Value) -> Result<Value, ApiError>;
+
+/// An operation's name in its service, and its function.
+pub type Entry = (&'static str, Handler);
+
+/// Who calls: the identity behind a verified signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The 12-digit account that owns the access key.
+    pub account: String,
+    /// The region of the signature's credential scope.
+    pub region: String,
+    /// The access key that signed.
+    pub access_key_id: String,
+    /// The caller's ARN, such as `arn:aws:iam::000000000000:root`.
+    pub principal: String,
+}
+
+/// The function behind an operation of a service (`elbv2`, `apigatewayv2`, `servicediscovery`, `ecs`, `ec2`,
+/// `cloudformation`, `sts`, `acm`); `None` if it is not built.
+pub fn find(service: &str, operation: &str) -> Option<Handler> {
+    let tables: &[&[Entry]] = match service {
+        "sts" => &[sts::OPERATIONS],
+        _ => &[],
+    };
+    tables.iter().copied().flatten().find(|(name, _)| *name == operation).map(|(_, handler)| *handler)
+}
+
+/// Wraps a typed function as an [`Entry`]: `operation!("CreateCluster", create_cluster)`.
+macro_rules! operation {
+    ($name:literal, $function:path) => {{
+        let handler: $crate::control::ops::Handler =
+            |draft, caller, input| $crate::control::ops::run($function, draft, caller, input);
+        ($name, handler)
+    }};
+}
+pub(crate) use operation;
+
+/// Runs a typed operation: reads its input from the decoded request, writes its output for the encoder.
+///
+/// # Errors
+/// What the operation refuses; a validation error when a value fits the shape but not the operation's own type.
+pub fn run<I, O>(
+    operation: impl FnOnce(&mut Draft, &Caller, I) -> Result<O, ApiError>,
+    draft: &mut Draft,
+    caller: &Caller,
+    input: Value,
+) -> Result<Value, ApiError>
+where
+    I: DeserializeOwned,
+    O: Serialize,
+{
+    let input = serde_json::from_value(input).map_err(|error| ApiError::validation(error.to_string()))?;
+    let output = operation(draft, caller, input)?;
+    serde_json::to_value(output).map_err(|error| {
+        tracing::error!(%error, "an operation's output has no JSON form");
+        ApiError::internal()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::state::State;
+    use serde_json::json;
+
+    #[test]
+    fn an_operation_that_is_not_built_is_not_found() {
+        assert!(find("sts", "GetCallerIdentity").is_some());
+        assert!(find("sts", "AssumeRole").is_none());
+        assert!(find("nothing", "GetCallerIdentity").is_none());
+    }
+
+    #[test]
+    fn the_caller_identity_is_the_signer() {
+        let caller = Caller {
+            account: "000000000000".into(),
+            region: "eu-central-1".into(),
+            access_key_id: "AKIAGATEHOUSE".into(),
+            principal: "arn:aws:iam::000000000000:root".into(),
+        };
+        let mut draft = Draft::new(State::default(), 0, [1; 32]);
+        let handler = find("sts", "GetCallerIdentity").unwrap();
+        let answer = handler(&mut draft, &caller, json!({})).unwrap();
+        assert_eq!(answer["Account"], "000000000000");
+        assert_eq!(answer["Arn"], caller.principal);
+        assert!(!draft.is_changed());
+    }
+}
