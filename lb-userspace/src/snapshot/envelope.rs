@@ -68,24 +68,24 @@ pub struct Version {
     pub fingerprint: String,
 }
 
-/// What control sends, signed: the text is kept as it was signed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignedUpdate {
-    /// [`Update`] as JSON.
-    pub update: String,
-    /// Ed25519 over the text, base64.
-    pub signature: String,
-}
-
-/// A slice or what changed in it.
+/// A slice or what changed in it, as control sends it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Update {
+    /// What the role has after applying it, signed.
+    pub statement: Statement,
+    /// The slice or the patch. It needs no signature of its own: the statement's fingerprint covers the result.
+    pub body: Body,
+}
+
+/// Control's word that this version of a role's slice is what it meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
     /// Who it is for: a role refuses another's.
     pub role: RoleId,
-    /// The version that the role has after applying it.
+    /// The version.
     pub version: Version,
-    /// The slice or the patch.
-    pub body: Body,
+    /// Ed25519 over role, generation and fingerprint, base64.
+    pub signature: String,
 }
 
 /// The content of an update.
@@ -123,9 +123,6 @@ pub enum VerifyError {
     /// A patch for a version that the role does not have, or whose result is not what control meant.
     #[error("patch does not fit the slice at hand")]
     DoesNotFit,
-    /// Not of our form.
-    #[error("update is not readable")]
-    Malformed(#[from] serde_json::Error),
 }
 
 /// Control's signing key.
@@ -160,22 +157,37 @@ impl Signer {
         self.0.public_key().as_ref().to_vec()
     }
 
-    /// Signs an update.
-    ///
-    /// # Errors
-    /// When it cannot be written as JSON.
-    pub fn sign(&self, update: &Update) -> Result<SignedUpdate, serde_json::Error> {
-        let update = serde_json::to_string(update)?;
-        let signature = BASE64_STANDARD.encode(self.0.sign(update.as_bytes()).as_ref());
-        Ok(SignedUpdate { update, signature })
+    /// States that `version` of `role`'s slice is meant.
+    pub fn state(&self, role: &RoleId, version: Version) -> Statement {
+        let signature = BASE64_STANDARD.encode(self.0.sign(&signed_text(role, &version)).as_ref());
+        Statement { role: role.clone(), version, signature }
     }
 }
 
-/// The slice that a role has, always a whole one, with its version.
-#[derive(Debug, Clone, PartialEq)]
+impl Statement {
+    /// Verifies that control signed this for `role`.
+    ///
+    /// # Errors
+    /// When the signature is not control's, or it was made for another role.
+    pub fn verify(&self, public_key: &[u8], role: &RoleId) -> Result<(), VerifyError> {
+        let signature = BASE64_STANDARD.decode(&self.signature).map_err(|_| VerifyError::Signature)?;
+        UnparsedPublicKey::new(&signature::ED25519, public_key)
+            .verify(&signed_text(&self.role, &self.version), &signature)
+            .map_err(|_| VerifyError::Signature)?;
+        if self.role == *role { Ok(()) } else { Err(VerifyError::OtherRole(self.role.clone())) }
+    }
+}
+
+/// Lines, so that no two statements read the same: neither a role's name nor a fingerprint holds a line feed.
+fn signed_text(role: &RoleId, version: &Version) -> Vec<u8> {
+    format!("gatehouse slice\n{role}\n{}\n{}", version.generation, version.fingerprint).into_bytes()
+}
+
+/// The slice that a role has, always a whole one, with control's word for it. This is also its form on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Held {
-    /// Its version.
-    pub version: Version,
+    /// Control's word.
+    pub statement: Statement,
     /// The slice.
     pub value: Value,
 }
@@ -186,7 +198,20 @@ impl Held {
     /// # Errors
     /// When it does not have the type's shape.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_value(self.value.clone())
+        T::deserialize(&self.value)
+    }
+
+    /// Verifies a slice that was read back from disk.
+    ///
+    /// # Errors
+    /// When it is not what control meant for `role`.
+    pub fn verify(&self, public_key: &[u8], role: &RoleId) -> Result<(), VerifyError> {
+        self.statement.verify(public_key, role)?;
+        if delta::fingerprint(&self.value) == self.statement.version.fingerprint {
+            Ok(())
+        } else {
+            Err(VerifyError::DoesNotFit)
+        }
     }
 }
 
@@ -198,34 +223,25 @@ pub fn accept(
     public_key: &[u8],
     role: &RoleId,
     has: Option<&Held>,
-    signed: &SignedUpdate,
+    update: Update,
 ) -> Result<Held, VerifyError> {
-    let signature = BASE64_STANDARD.decode(&signed.signature).map_err(|_| VerifyError::Signature)?;
-    UnparsedPublicKey::new(&signature::ED25519, public_key)
-        .verify(signed.update.as_bytes(), &signature)
-        .map_err(|_| VerifyError::Signature)?;
-    let update: Update = serde_json::from_str(&signed.update)?;
-    if update.role != *role {
-        return Err(VerifyError::OtherRole(update.role));
-    }
-    if let Some(has) = has
-        && update.version.generation < has.version.generation
-    {
-        return Err(VerifyError::Stale { has: has.version.generation, offered: update.version.generation });
+    update.statement.verify(public_key, role)?;
+    let offered = update.statement.version.generation;
+    if let Some(has) = has.map(|has| has.statement.version.generation).filter(|has| offered < *has) {
+        return Err(VerifyError::Stale { has, offered });
     }
     let value = match update.body {
         Body::Whole(value) => value,
         Body::Patch { base, patch } => {
-            let has = has.filter(|has| has.version == base).ok_or(VerifyError::DoesNotFit)?;
+            let has = has.filter(|has| has.statement.version == base).ok_or(VerifyError::DoesNotFit)?;
             let mut value = has.value.clone();
             delta::apply(&mut value, &patch);
             value
         }
     };
-    if delta::fingerprint(&value) != update.version.fingerprint {
-        return Err(VerifyError::DoesNotFit);
-    }
-    Ok(Held { version: update.version, value })
+    let held = Held { statement: update.statement, value };
+    held.verify(public_key, role)?;
+    Ok(held)
 }
 
 #[cfg(test)]
@@ -233,39 +249,41 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn whole(role: RoleId, generation: u64, value: Value) -> Update {
-        let version = Version { generation, fingerprint: delta::fingerprint(&value) };
-        Update { role, version, body: Body::Whole(value) }
+    fn update(signer: &Signer, role: &RoleId, generation: u64, value: &Value, body: Body) -> Update {
+        let version = Version { generation, fingerprint: delta::fingerprint(value) };
+        Update { statement: signer.state(role, version), body }
     }
 
     #[test]
     fn an_update_is_believed_only_with_the_signature_and_the_role_it_was_made_for() {
         let (signer, _) = Signer::generate().unwrap();
-        let signed = signer.sign(&whole(RoleId::Host, 1, json!({"a": 1}))).unwrap();
-        let key = signer.public_key();
-        assert_eq!(accept(&key, &RoleId::Host, None, &signed).unwrap().value, json!({"a": 1}));
-        assert!(matches!(accept(&key, &RoleId::Gateway, None, &signed), Err(VerifyError::OtherRole(_))));
-        let forged = SignedUpdate { update: signed.update.replace(":1}", ":2}"), ..signed };
-        assert!(matches!(accept(&key, &RoleId::Host, None, &forged), Err(VerifyError::Signature)));
+        let (key, value) = (signer.public_key(), json!({"a": 1}));
+        let good = update(&signer, &RoleId::Host, 1, &value, Body::Whole(value.clone()));
+        assert_eq!(accept(&key, &RoleId::Host, None, good.clone()).unwrap().value, value);
+        let refused = accept(&key, &RoleId::Gateway, None, good.clone());
+        assert!(matches!(refused, Err(VerifyError::OtherRole(_))));
+        let mut forged = good.clone();
+        forged.body = Body::Whole(json!({"a": 2}));
+        assert!(matches!(accept(&key, &RoleId::Host, None, forged), Err(VerifyError::DoesNotFit)));
+        let mut forged = good;
+        forged.statement.version.generation = 9;
+        assert!(matches!(accept(&key, &RoleId::Host, None, forged), Err(VerifyError::Signature)));
     }
 
     #[test]
     fn a_patch_fits_only_the_version_it_was_made_from() {
         let (signer, _) = Signer::generate().unwrap();
-        let key = signer.public_key();
+        let (key, role) = (signer.public_key(), RoleId::Host);
         let (old, new) = (json!({"a": 1}), json!({"a": 1, "b": 2}));
         let has =
-            accept(&key, &RoleId::Host, None, &signer.sign(&whole(RoleId::Host, 1, old.clone())).unwrap())
-                .unwrap();
-        let update = Update {
-            role: RoleId::Host,
-            version: Version { generation: 2, fingerprint: delta::fingerprint(&new) },
-            body: Body::Patch { base: has.version.clone(), patch: delta::diff(&old, &new).unwrap() },
-        };
-        let signed = signer.sign(&update).unwrap();
-        assert_eq!(accept(&key, &RoleId::Host, Some(&has), &signed).unwrap().value, new);
-        assert!(matches!(accept(&key, &RoleId::Host, None, &signed), Err(VerifyError::DoesNotFit)));
-        let later = Held { version: Version { generation: 3, ..has.version.clone() }, ..has };
-        assert!(matches!(accept(&key, &RoleId::Host, Some(&later), &signed), Err(VerifyError::Stale { .. })));
+            accept(&key, &role, None, update(&signer, &role, 1, &old, Body::Whole(old.clone()))).unwrap();
+        let patch =
+            Body::Patch { base: has.statement.version.clone(), patch: delta::diff(&old, &new).unwrap() };
+        let update = update(&signer, &role, 2, &new, patch);
+        assert_eq!(accept(&key, &role, Some(&has), update.clone()).unwrap().value, new);
+        assert!(matches!(accept(&key, &role, None, update.clone()), Err(VerifyError::DoesNotFit)));
+        let newer = signer.state(&role, Version { generation: 3, ..has.statement.version.clone() });
+        let later = Held { statement: newer, ..has };
+        assert!(matches!(accept(&key, &role, Some(&later), update), Err(VerifyError::Stale { .. })));
     }
 }
