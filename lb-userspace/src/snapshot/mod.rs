@@ -19,6 +19,8 @@ pub mod names;
 pub mod compile;
 /// Security groups resolved to address ranges, and the question whether they admit a connection.
 pub mod permit;
+/// Which instances of a Cloud Map service a query finds.
+pub mod discovery;
 /// Two slices to a difference, and back.
 pub mod delta;
 /// Signed messages between control and roles.
