@@ -20,6 +20,8 @@ use crate::model::state::Draft;
 
 /// Refusals: codes, messages, who is at fault.
 pub mod error;
+/// Addresses: network interfaces made on someone's behalf.
+pub mod interfaces;
 /// sts: who am I.
 pub mod sts;
 

@@ -1,0 +1,122 @@
+//! Network interfaces made on someone's behalf: a load balancer, a VPC link, an instance or a task gets an address in a
+//! subnet, and gives it back.
+//!
+//! Not an operation of its own: every operation that needs an address calls this, so that none is given out twice.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use crate::model::{
+    id::{InterfaceId, SecurityGroupId},
+    network::{Interface, InterfaceOwner, Subnet},
+    state::{Draft, State},
+};
+
+/// Gives `owner` an interface at `address`, which must be assignable and free.
+pub fn attach(
+    draft: &mut Draft,
+    subnet: &Subnet,
+    address: Ipv4Addr,
+    groups: Vec<SecurityGroupId>,
+    owner: InterfaceOwner,
+    description: String,
+) -> Interface {
+    let interface = Interface {
+        id: InterfaceId(format!("eni-{}", draft.hex(17))),
+        vpc_id: subnet.vpc_id.clone(),
+        subnet_id: subnet.id.clone(),
+        address,
+        groups,
+        owner,
+        description,
+    };
+    draft.put(interface.clone());
+    interface
+}
+
+/// Takes every interface of `owner` away.
+pub fn detach_all(draft: &mut Draft, owner: &InterfaceOwner) {
+    let ids: Vec<_> = draft
+        .all::<Interface>()
+        .filter(|interface| interface.owner == *owner)
+        .map(|interface| interface.id.clone())
+        .collect();
+    for id in ids {
+        draft.remove::<Interface>(id.as_str());
+    }
+}
+
+/// The lowest address of `subnet` that nobody has and AWS does not reserve.
+pub fn free_address(state: &State, subnet: &Subnet) -> Option<Ipv4Addr> {
+    let taken: BTreeSet<_> = in_subnet(state, subnet).collect();
+    // A subnet has at most 65,536 addresses, and the walk ends at the first free one.
+    subnet.cidr.hosts().find(|address| subnet.is_assignable(*address) && !taken.contains(address))
+}
+
+/// Whether `address` may be given to a new interface of `subnet`.
+pub fn is_free(state: &State, subnet: &Subnet, address: Ipv4Addr) -> bool {
+    subnet.is_assignable(address) && in_subnet(state, subnet).all(|taken| taken != address)
+}
+
+/// The subnet of a VPC that holds `address`.
+pub fn subnet_of<'a>(state: &'a State, vpc_id: &str, address: Ipv4Addr) -> Option<&'a Subnet> {
+    state
+        .subnets
+        .values()
+        .map(AsRef::as_ref)
+        .find(|subnet| subnet.vpc_id.as_str() == vpc_id && subnet.cidr.contains(&address))
+}
+
+fn in_subnet<'a>(state: &'a State, subnet: &'a Subnet) -> impl Iterator<Item = Ipv4Addr> + 'a {
+    state
+        .interfaces
+        .values()
+        .filter(|interface| interface.subnet_id == subnet.id)
+        .map(|interface| interface.address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::id::InstanceId;
+
+    fn subnet() -> Subnet {
+        Subnet {
+            id: "subnet-1".into(),
+            vpc_id: "vpc-1".into(),
+            cidr: "10.0.1.0/28".parse().unwrap(),
+            zone: "eu-central-1a".to_owned(),
+            tags: Vec::new(),
+        }
+    }
+
+    fn owner() -> InterfaceOwner {
+        InterfaceOwner::Instance(InstanceId::from("i-1"))
+    }
+
+    #[test]
+    fn addresses_start_after_the_reserved_ones_and_never_repeat() {
+        let mut draft = Draft::new(State::default(), 0, [1; 32]);
+        let subnet = subnet();
+        let mut given = Vec::new();
+        while let Some(address) = free_address(draft.state(), &subnet) {
+            given.push(address);
+            attach(&mut draft, &subnet, address, Vec::new(), owner(), String::new());
+        }
+        assert_eq!(given.first(), Some(&Ipv4Addr::new(10, 0, 1, 4)));
+        assert_eq!(given.last(), Some(&Ipv4Addr::new(10, 0, 1, 14)), "the last address is reserved");
+        assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), 11);
+        assert!(!is_free(draft.state(), &subnet, given[0]));
+    }
+
+    #[test]
+    fn a_detached_address_is_free_again() {
+        let mut draft = Draft::new(State::default(), 0, [1; 32]);
+        let subnet = subnet();
+        let address = Ipv4Addr::new(10, 0, 1, 9);
+        attach(&mut draft, &subnet, address, Vec::new(), owner(), String::new());
+        detach_all(&mut draft, &owner());
+        assert!(is_free(draft.state(), &subnet, address));
+        assert!(draft.state().interfaces.is_empty());
+    }
+}
