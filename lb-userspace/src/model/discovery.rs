@@ -24,6 +24,8 @@ pub struct Namespace {
     pub description: Option<String>,
     /// When it was created.
     pub created_at: TimestampMs,
+    /// CreatorRequestId.
+    pub creator_request_id: Option<String>,
     /// Its tags.
     pub tags: Tags,
 }
@@ -37,6 +39,8 @@ pub enum NamespaceKind {
     DnsPrivate {
         /// Where its names resolve.
         vpc_id: VpcId,
+        /// How long resolvers may remember that a name does not exist, in seconds: the SOA record's TTL.
+        soa_ttl_s: u32,
     },
 }
 
@@ -85,6 +89,8 @@ pub struct DiscoveryInstance {
     pub id: String,
     /// AWS_INSTANCE_IPV4, AWS_INSTANCE_PORT and the user's own.
     pub attributes: BTreeMap<String, String>,
+    /// CreatorRequestId.
+    pub creator_request_id: Option<String>,
     /// Custom health; healthy unless said otherwise.
     pub healthy: bool,
     /// Deregistered: no longer discovered, but links let open connections finish until `until`.

@@ -38,6 +38,15 @@ pub struct TargetGroup {
     pub tags: Tags,
 }
 
+impl TargetGroup {
+    /// `deregistration_delay.timeout_seconds` in milliseconds; AWS's default is 300 s.
+    pub fn deregistration_delay_ms(&self) -> u64 {
+        const DEFAULT_S: u64 = 300;
+        let set = self.attributes.get("deregistration_delay.timeout_seconds");
+        set.and_then(|seconds| seconds.parse().ok()).unwrap_or(DEFAULT_S).saturating_mul(1_000)
+    }
+}
+
 /// How targets are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TargetType {

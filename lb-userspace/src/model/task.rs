@@ -92,6 +92,12 @@ pub struct EcsService {
     pub task_definition_arn: Arn,
     /// How many.
     pub desired_count: u32,
+    /// Deployments, the newest (`PRIMARY`) first; older ones until their last task is on its way out.
+    pub deployments: Vec<ServiceDeployment>,
+    /// MinimumHealthyPercent: how much of the desired count a deployment keeps running.
+    pub minimum_healthy_percent: u32,
+    /// MaximumPercent: how much of the desired count a deployment may have running.
+    pub maximum_percent: u32,
     /// Where tasks are registered.
     pub load_balancers: Vec<ServiceLoadBalancer>,
     /// Where tasks are registered in Cloud Map.
@@ -100,10 +106,37 @@ pub struct EcsService {
     pub status: String,
     /// When it was created.
     pub created_at: TimestampMs,
+    /// When it became `INACTIVE`; kept for an hour.
+    pub inactive_since: Option<TimestampMs>,
+    /// ClientToken of its creation.
+    pub client_token: Option<String>,
+    /// Whether it has as many running tasks as desired, all of its newest deployment.
+    pub is_steady: bool,
+    /// How many tasks ended early in a row; slows their replacement down.
+    pub crash_streak: u32,
+    /// When a task last ended by itself.
+    pub last_crash_at: Option<TimestampMs>,
     /// Last events, newest first, at most 100 as AWS's.
     pub events: Vec<ServiceEvent>,
     /// Its tags.
     pub tags: Tags,
+}
+
+/// A deployment of a service: one task definition on its way in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceDeployment {
+    /// `ecs-svc/<19 digits>`; its tasks' `started_by`.
+    pub id: String,
+    /// What its tasks run.
+    pub task_definition_arn: Arn,
+    /// When it was created.
+    pub created_at: TimestampMs,
+    /// When it last changed.
+    pub updated_at: TimestampMs,
+    /// Whether it once had all its tasks running and no older deployment beside it.
+    pub is_complete: bool,
+    /// How many of its tasks ended by themselves since it was created or last complete.
+    pub failed_tasks: u32,
 }
 
 /// A target group that a service registers its tasks with.
@@ -152,6 +185,8 @@ pub struct Task {
     pub task_definition_arn: Arn,
     /// `service:<name>`, or the caller's.
     pub group: String,
+    /// The deployment of a service's task, or what the caller of RunTask said.
+    pub started_by: Option<String>,
     /// Where it was placed.
     pub instance_id: InstanceId,
     /// Where it is in its life.
@@ -166,12 +201,35 @@ pub struct Task {
     pub started_at: Option<TimestampMs>,
     /// When deregistration from groups and registries began.
     pub deactivating_since: Option<TimestampMs>,
+    /// The first generation of the snapshot without it, which the data planes must apply before it is stopped.
+    pub withdrawn_in_generation: Option<u64>,
+    /// When the host was told to stop it.
+    pub stopping_at: Option<TimestampMs>,
     /// When it stopped; kept for an hour, as ECS does.
     pub stopped_at: Option<TimestampMs>,
-    /// Why it stopped.
+    /// Why it stopped, for people.
     pub stopped_reason: Option<String>,
+    /// Why it stopped: TaskFailedToStart, EssentialContainerExited, UserInitiated, ServiceSchedulerInitiated or
+    /// InfrastructureHealth.
+    pub stop_code: Option<String>,
     /// Exit codes by container.
     pub exit_codes: BTreeMap<String, i32>,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+impl Task {
+    /// The last part of its ARN: 32 hex digits.
+    pub fn id(&self) -> &str {
+        self.arn.0.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// The ARN of the service it belongs to, if its group names one.
+    pub fn service_arn(&self) -> Option<Arn> {
+        let name = self.group.strip_prefix("service:")?;
+        let (before, cluster) = self.cluster_arn.0.rsplit_once(":cluster/")?;
+        Some(Arn(format!("{before}:service/{cluster}/{name}")))
+    }
 }
 
 /// A container port and the host port that was picked for it.

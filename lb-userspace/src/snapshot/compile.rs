@@ -314,6 +314,7 @@ fn host_slice(state: &State, settings: &Settings<'_>, security_groups: Groups) -
                 family: format!("{}:{}", definition.family, definition.revision),
                 containers: definition.containers.clone(),
                 run: task.last_status < TaskStatus::Stopping,
+                started: task.started_at.is_some(),
                 bindings: task.bindings.clone(),
             };
             Some((task.arn.clone(), host))
@@ -323,7 +324,7 @@ fn host_slice(state: &State, settings: &Settings<'_>, security_groups: Groups) -
 }
 
 /// Integrations of the deployments that stages serve.
-fn live_integrations(state: &State) -> impl Iterator<Item = &Integration> {
+pub(super) fn live_integrations(state: &State) -> impl Iterator<Item = &Integration> {
     state
         .stages
         .values()
@@ -440,7 +441,7 @@ fn destination(state: &State, integration: &Integration) -> Destination {
 }
 
 /// The Cloud Map service that an integration URI names, with the query of `?attribute=value&…`, percent-decoded.
-fn service_of<'a>(
+pub(super) fn service_of<'a>(
     state: &'a State,
     uri: &str,
 ) -> Option<(&'a Arc<DiscoveryService>, BTreeMap<String, String>)> {

@@ -1,12 +1,16 @@
-//! Which instances of a Cloud Map service a query finds: the one filter of DiscoverInstances and of the gateway.
+//! Which instances of a Cloud Map service a query finds: the one filter of DiscoverInstances and of the gateway; and
+//! how long one that was deregistered may still be in use.
 //!
 //! Before it: the instances that are registered (draining ones are left out by who lists them). After it: the caller
 //! puts them in an order of its own, at random in DiscoverInstances.
 
 use std::collections::BTreeMap;
 
-use super::gateway::ServiceInstanceView;
-use crate::model::discovery::DiscoveryInstance;
+use super::{
+    compile::{live_integrations, service_of},
+    gateway::ServiceInstanceView,
+};
+use crate::model::{State, discovery::DiscoveryInstance};
 
 /// An instance that a query can find.
 pub trait Discoverable {
@@ -90,9 +94,27 @@ pub fn discover<'a, I: Discoverable + 'a>(
     found
 }
 
+/// How long a request that goes through a VPC link may still be running on an instance of this service after it was
+/// deregistered: the longest timeout of the integrations that name the service, and the time in which a gateway applies
+/// the change. 0 when no integration names it: nobody but the caller of DiscoverInstances knows its instances, and AWS
+/// does not wait for those either.
+pub fn drain_ms(state: &State, service_id: &str) -> u64 {
+    live_integrations(state)
+        .filter(|integration| {
+            service_of(state, &integration.integration_uri)
+                .is_some_and(|(service, _)| service.id == service_id)
+        })
+        .map(|integration| u64::from(integration.timeout_ms) + APPLY_MARGIN_MS)
+        .max()
+        .unwrap_or(0)
+}
+
 fn has_all<I: Discoverable>(instance: &I, wanted: &BTreeMap<String, String>) -> bool {
     wanted.iter().all(|(key, value)| instance.attributes().get(key) == Some(value))
 }
+
+/// A gateway applies a generation within milliseconds; a slow machine is given a second.
+const APPLY_MARGIN_MS: u64 = 1_000;
 
 #[cfg(test)]
 mod tests {
@@ -107,6 +129,7 @@ mod tests {
             service_id: "srv-1".to_owned(),
             id: id.to_owned(),
             attributes: attributes(pairs),
+            creator_request_id: None,
             healthy,
             draining_until: None,
         }

@@ -87,6 +87,8 @@ pub struct HostTask {
     pub containers: Vec<ContainerDefinition>,
     /// False once it is to be stopped: SIGTERM, the stop timeout, SIGKILL.
     pub run: bool,
+    /// Whether it ran already: if no process of it is left, it has stopped and is not started again.
+    pub started: bool,
     /// Ports already picked, so that a re-adopted task keeps them.
     pub bindings: Vec<PortBinding>,
 }
