@@ -8,5 +8,7 @@ pub mod model;
 pub mod sigv4;
 /// State compiled to what each role needs: slices, and the differences between two of them.
 pub mod snapshot;
+/// Certificates: the two CAs, the leaves of roles, and the TLS made from them.
+pub mod identity;
 /// The control plane: AWS's APIs over a durable state.
 pub mod control;

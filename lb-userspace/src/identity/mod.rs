@@ -1,0 +1,20 @@
+//! Certificates: who may call itself what, and the TLS that proves it.
+//!
+//! Two roots, both kept by control alone: the front-door CA, which users trust and which name constraints hold to
+//! the appliance's own host names; and the identity CA for gateways and link agents, which no client trusts. Control
+//! issues leaves into the state (`issue`); roles receive them in their slices and build TLS from them (`tls`).
+
+/// Key files of mode 0600 in control's directory.
+pub mod file;
+/// Secrets at rest in the state: AES-256-GCM under a key file.
+pub mod seal;
+/// Names of roles: SPIFFE-form URIs.
+pub mod name;
+/// How long leaves live, and when they are renewed.
+pub mod renewal;
+/// The two CAs, and the leaves that they sign.
+pub mod authority;
+/// The state's issued certificates, kept as they should be.
+pub mod issue;
+/// rustls configurations: front door, lane server, lane client.
+pub mod tls;
