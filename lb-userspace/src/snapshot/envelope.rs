@@ -215,15 +215,6 @@ impl Held {
     }
 }
 
-/// A slice as its role sees it: typed, with its generation.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Received<T> {
-    /// Its generation, to be acknowledged with [`Report::Applied`].
-    pub generation: u64,
-    /// The slice.
-    pub slice: T,
-}
-
 /// Verifies an update for `role` and applies it to what the role has.
 ///
 /// # Errors

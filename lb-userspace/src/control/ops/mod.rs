@@ -49,11 +49,24 @@ pub struct Caller {
 /// The function behind an operation of a service (`elbv2`, `apigatewayv2`, `servicediscovery`, `ecs`, `ec2`,
 /// `cloudformation`, `sts`, `acm`); `None` if it is not built.
 pub fn find(service: &str, operation: &str) -> Option<Handler> {
-    let tables: &[&[Entry]] = match service {
+    tables(service)
+        .iter()
+        .copied()
+        .flatten()
+        .find(|(name, _)| *name == operation)
+        .map(|(_, handler)| *handler)
+}
+
+/// The names of all operations that are built in a service.
+pub fn names(service: &str) -> impl Iterator<Item = &'static str> {
+    tables(service).iter().copied().flatten().map(|(name, _)| *name)
+}
+
+fn tables(service: &str) -> &'static [&'static [Entry]] {
+    match service {
         "sts" => &[sts::OPERATIONS],
         _ => &[],
-    };
-    tables.iter().copied().flatten().find(|(name, _)| *name == operation).map(|(_, handler)| *handler)
+    }
 }
 
 /// Wraps a typed function as an [`Entry`]: `operation!("CreateCluster", create_cluster)`.
