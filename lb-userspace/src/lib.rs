@@ -12,3 +12,7 @@ pub mod snapshot;
 pub mod identity;
 /// The control plane: AWS's APIs over a durable state.
 pub mod control;
+/// The boot configuration: one small TOML file.
+pub mod config;
+/// The composition: the command line, the supervisor, and one file a role.
+pub mod app;

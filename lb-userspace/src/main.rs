@@ -1,3 +1,8 @@
 //! The `gatehouse` binary: hands the command line to the composition.
 
-fn main() {}
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    lb_userspace::app::cli::main()
+}

@@ -4,3 +4,9 @@
 pub mod api;
 /// The operations: pure functions over a draft of the state.
 pub mod ops;
+/// The one writer of the state.
+pub mod writer;
+/// Where the state lasts.
+pub mod store;
+/// Signed slices to every role.
+pub mod publish;

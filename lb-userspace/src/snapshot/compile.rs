@@ -32,7 +32,7 @@ use crate::model::{
 };
 
 /// What does not come from the state.
-pub struct Settings<'a> {
+pub struct Settings {
     /// The appliance's name, part of every namespace's name.
     pub appliance: String,
     /// Suffix of default host names, usually `amazonaws.com`.
@@ -42,7 +42,7 @@ pub struct Settings<'a> {
     /// The identity CA, PEM.
     pub identity_root_pem: String,
     /// Opens a sealed private key; `None` when it cannot.
-    pub unseal: &'a dyn Fn(&Sealed) -> Option<String>,
+    pub unseal: Box<dyn Fn(&Sealed) -> Option<String> + Send + Sync>,
 }
 
 /// A slice for each role.
@@ -61,7 +61,7 @@ pub struct Slices {
 }
 
 /// Compiles the whole state.
-pub fn compile(state: &State, settings: &Settings<'_>) -> Slices {
+pub fn compile(state: &State, settings: &Settings) -> Slices {
     let groups = resolve_groups(state);
     let nodes: BTreeMap<_, _> = state
         .vpcs
@@ -133,7 +133,7 @@ fn resolve_rule(
     Some(Permit { protocol, first_port, last_port, peers })
 }
 
-fn node_slice(state: &State, settings: &Settings<'_>, groups: &Groups, vpc: &VpcId) -> NodeSlice {
+fn node_slice(state: &State, settings: &Settings, groups: &Groups, vpc: &VpcId) -> NodeSlice {
     let load_balancers: BTreeMap<_, _> = state
         .load_balancers
         .values()
@@ -257,7 +257,7 @@ fn load_balancer_view(state: &State, lb: &LoadBalancer) -> LoadBalancerView {
     }
 }
 
-fn host_slice(state: &State, settings: &Settings<'_>, security_groups: Groups) -> HostSlice {
+fn host_slice(state: &State, settings: &Settings, security_groups: Groups) -> HostSlice {
     let vpcs = state
         .vpcs
         .values()
@@ -335,7 +335,7 @@ pub(super) fn live_integrations(state: &State) -> impl Iterator<Item = &Integrat
         .flat_map(|deployment| &deployment.integrations)
 }
 
-fn gateway_slice(state: &State, settings: &Settings<'_>) -> GatewaySlice {
+fn gateway_slice(state: &State, settings: &Settings) -> GatewaySlice {
     let apis = state
         .apis
         .values()
@@ -401,7 +401,7 @@ fn gateway_slice(state: &State, settings: &Settings<'_>) -> GatewaySlice {
     GatewaySlice { domain_suffix: settings.domain_suffix.clone(), apis, services, links, credentials }
 }
 
-fn issued(state: &State, settings: &Settings<'_>, subject: &str) -> Option<RoleCertificate> {
+fn issued(state: &State, settings: &Settings, subject: &str) -> Option<RoleCertificate> {
     let certificate = state.issued_certificates.get(subject)?;
     Some(RoleCertificate {
         chain_pem: certificate.chain_pem.clone(),
@@ -512,7 +512,7 @@ fn instance_address(instance: &DiscoveryInstance) -> Option<(Ipv4Addr, u16)> {
     Some((attribute("AWS_INSTANCE_IPV4")?.parse().ok()?, attribute("AWS_INSTANCE_PORT")?.parse().ok()?))
 }
 
-fn link_slice(state: &State, settings: &Settings<'_>, groups: &Groups, link: &VpcLink) -> LinkSlice {
+fn link_slice(state: &State, settings: &Settings, groups: &Groups, link: &VpcLink) -> LinkSlice {
     let addresses: Vec<_> = link
         .interface_ids
         .iter()

@@ -13,6 +13,9 @@ use serde_json::Value;
 use super::{delta, report::Report};
 use crate::model::id::{VpcId, VpcLinkId};
 
+/// Longest message either way, in bytes: a whole slice of 100,000 targets is about 30 MB.
+pub const MAX_FRAME: usize = 64 * 1024 * 1024;
+
 /// Who a slice is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -213,6 +216,15 @@ impl Held {
             Err(VerifyError::DoesNotFit)
         }
     }
+}
+
+/// A slice as its role sees it: typed, with its generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Received<T> {
+    /// Its generation, to be acknowledged with [`Report::Applied`].
+    pub generation: u64,
+    /// The slice.
+    pub slice: T,
 }
 
 /// Verifies an update for `role` and applies it to what the role has.

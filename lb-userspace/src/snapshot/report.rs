@@ -70,3 +70,21 @@ pub enum Report {
         gateways: u32,
     },
 }
+
+impl Report {
+    /// What the fact is about: of two reports with the same subject only the newer counts. `None` for what needs no
+    /// repeating on a new connection.
+    pub fn subject(&self) -> Option<String> {
+        match self {
+            Self::Applied { .. } => Some("applied".to_owned()),
+            Self::Refused { .. } => None,
+            Self::TargetHealth { target_group, target, .. } => {
+                Some(format!("health {target_group} {target}"))
+            }
+            Self::TargetDrained { target_group, target } => Some(format!("drained {target_group} {target}")),
+            Self::InstanceRunning { instance } => Some(format!("instance {instance}")),
+            Self::Task { task, .. } => Some(format!("task {task}")),
+            Self::LinkAttached { link, .. } => Some(format!("link {link}")),
+        }
+    }
+}

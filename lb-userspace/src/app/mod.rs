@@ -1,0 +1,15 @@
+//! The composition: the command line, the supervisor, and one file a role. It owns the channels between modules that
+//! must not know each other, and decides nothing that a pure module could.
+
+/// What the command line can say.
+pub mod cli;
+/// `gatehouse run`: one child process per role, kept running.
+pub mod supervisor;
+/// Giving up what a role does not need.
+pub mod privilege;
+/// A role's way to its slice, and its reports' way back.
+pub mod subscription;
+/// The control role.
+pub mod control;
+/// `gatehouse deploy`: a template to the control endpoint.
+pub mod deploy;

@@ -1,0 +1,353 @@
+//! The boot configuration: one small TOML file with addresses, paths, threads, credentials and which network.
+//!
+//! What the data planes do is not here: that is configured through AWS's APIs and templates. Unknown keys are refused.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::envelope::RoleId;
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The appliance's name, 1–16 lower-case letters, digits and hyphens: part of every namespace, pin and cgroup that
+    /// it makes, so that two appliances on one host never meet.
+    pub name: String,
+    /// Region of resources when a request names none.
+    #[serde(default = "default_region")]
+    pub region: String,
+    /// The account that owns everything, 12 digits.
+    #[serde(default = "default_account")]
+    pub account: String,
+    /// Where state, keys and last good slices last.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// Where sockets and the ready file live.
+    #[serde(default = "default_run_dir")]
+    pub run_dir: PathBuf,
+    /// First of five user ids in a row that roles run under: control, gateway, link, node, tasks. They need no entry in
+    /// the user database; no other process should have them.
+    #[serde(default = "default_first_uid")]
+    pub first_uid: u32,
+    /// The control role.
+    #[serde(default)]
+    pub control: ControlConfig,
+    /// The gateway role.
+    pub gateway: GatewayConfig,
+    /// Node roles.
+    #[serde(default)]
+    pub node: NodeConfig,
+    /// The network.
+    pub network: NetworkConfig,
+    /// Tasks.
+    #[serde(default)]
+    pub tasks: TasksConfig,
+    /// Logs.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// The control role.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlConfig {
+    /// Where AWS's APIs are served, over TLS.
+    pub listen: SocketAddr,
+    /// Host names of the endpoint, beside `localhost` and its address; its certificate names them all.
+    pub host_names: Vec<String>,
+    /// Where metrics are served, over plain HTTP; none serves none.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// The gateway role.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Network namespace to work in; none is the host's own.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Where HTTP APIs are served, over TLS.
+    pub listen: Vec<SocketAddr>,
+    /// Where links dial in; must be reachable from the VPCs' uplinks.
+    pub lanes: SocketAddr,
+    /// Suffix of default host names: `<API>.execute-api.<region>.<suffix>`.
+    #[serde(default = "default_domain_suffix")]
+    pub domain_suffix: String,
+    /// Worker threads; 0 is one per core.
+    #[serde(default)]
+    pub workers: usize,
+    /// Where metrics are served, over plain HTTP; none serves none.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Node roles.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeConfig {
+    /// Worker threads of each node's application load balancers; 0 is one per core.
+    pub workers: usize,
+    /// Port of each node's metrics on its namespace's loopback; none serves none.
+    pub metrics_port: Option<u16>,
+}
+
+/// The network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, tag = "driver", rename_all = "lowercase")]
+pub enum NetworkConfig {
+    /// Every VPC is a namespace, every subnet a bridge in it.
+    Virtual {
+        /// How VPCs reach the gateways; none leaves them without a way out.
+        #[serde(default)]
+        uplink: Option<UplinkConfig>,
+    },
+}
+
+/// The network between VPCs and gateways: each VPC gets an address on it and may only dial out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UplinkConfig {
+    /// Namespace of the bridge; none is the host's own.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// The bridge that VPCs are joined to.
+    pub bridge: String,
+    /// Addresses for VPCs: the one with number `first_host + index`.
+    pub cidr: Ipv4Net,
+    /// The first host number in `cidr` that is given to a VPC.
+    #[serde(default = "default_first_host")]
+    pub first_host: u32,
+    /// Next hop towards the gateways.
+    pub router: Ipv4Addr,
+}
+
+/// Tasks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TasksConfig {
+    /// Programs by image name: the process driver runs these arguments, then the container's command.
+    pub images: BTreeMap<String, Vec<String>>,
+}
+
+/// Logs, written to standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `text` or `json`.
+    pub format: LogFormat,
+    /// A tracing filter such as `info` or `info,lb_userspace::proxy=debug`.
+    pub filter: String,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("reading {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not TOML of our form.
+    #[error("{path} is not a configuration")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A value that cannot be.
+    #[error("{key}: {problem}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What it must be.
+        problem: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// When it cannot be read, has a key that does not exist, or a value that cannot be.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |key, problem| Err(ConfigError::Value { key, problem });
+        let is_name_character = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if !(1..=16).contains(&self.name.len()) || !self.name.chars().all(is_name_character) {
+            return refuse("name", "must be 1 to 16 lower-case letters, digits and hyphens");
+        }
+        if self.account.len() != 12 || !self.account.bytes().all(|b| b.is_ascii_digit()) {
+            return refuse("account", "must be 12 digits");
+        }
+        if self.first_uid == 0 {
+            return refuse("first_uid", "must not be root's");
+        }
+        if self.gateway.listen.is_empty() {
+            return refuse("gateway.listen", "must name at least one address");
+        }
+        Ok(())
+    }
+
+    /// The user that a role runs under; the supervisor and the host are root.
+    pub fn uid_of(&self, role: &RoleId) -> u32 {
+        match role {
+            RoleId::Supervisor | RoleId::Host => 0,
+            RoleId::Gateway => self.first_uid + 1,
+            RoleId::Link(_) => self.first_uid + 2,
+            RoleId::Node(_) => self.first_uid + 3,
+        }
+    }
+
+    /// The user that control runs under.
+    pub fn control_uid(&self) -> u32 {
+        self.first_uid
+    }
+
+    /// The user that tasks run under.
+    pub fn tasks_uid(&self) -> u32 {
+        self.first_uid + 4
+    }
+
+    /// Control's own directory: state and keys, for nobody else.
+    pub fn control_dir(&self) -> PathBuf {
+        self.state_dir.join("control")
+    }
+
+    /// What control shows everybody on this host: the front-door CA and the key that slices are verified with.
+    pub fn public_dir(&self) -> PathBuf {
+        self.state_dir.join("public")
+    }
+
+    /// The front-door CA's certificate, PEM: the only one a user trusts.
+    pub fn ca_file(&self) -> PathBuf {
+        self.public_dir().join("front-door-ca.pem")
+    }
+
+    /// The key that slices are verified with, 32 bytes.
+    pub fn slice_key_file(&self) -> PathBuf {
+        self.public_dir().join("slice.pub")
+    }
+
+    /// Access keys, in the form of `~/.aws/credentials`, mode 0600.
+    pub fn credentials_file(&self) -> PathBuf {
+        self.control_dir().join("credentials")
+    }
+
+    /// A role's own directory: its last good slice, and what it keeps over a restart.
+    pub fn role_dir(&self, role: &RoleId) -> PathBuf {
+        self.state_dir.join(role.to_string())
+    }
+
+    /// Control's socket.
+    pub fn control_socket(&self) -> PathBuf {
+        self.run_dir.join("control.sock")
+    }
+
+    /// Written by the supervisor once control serves.
+    pub fn ready_file(&self) -> PathBuf {
+        self.run_dir.join("ready.json")
+    }
+
+    /// Where the appliance pins its programs and maps.
+    pub fn bpffs_dir(&self) -> PathBuf {
+        Path::new("/sys/fs/bpf").join(format!("gatehouse-{}", self.name))
+    }
+}
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4566);
+        Self { listen, host_names: Vec::new(), metrics: None }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+fn default_region() -> String {
+    "eu-central-1".to_owned()
+}
+
+fn default_account() -> String {
+    "000000000000".to_owned()
+}
+
+fn default_state_dir() -> PathBuf {
+    PathBuf::from("/var/lib/gatehouse")
+}
+
+fn default_run_dir() -> PathBuf {
+    PathBuf::from("/run/gatehouse")
+}
+
+fn default_first_uid() -> u32 {
+    64_100
+}
+
+fn default_first_host() -> u32 {
+    10
+}
+
+fn default_domain_suffix() -> String {
+    "amazonaws.com".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"
+        name = "lab"
+        [gateway]
+        listen = ["198.51.100.10:443"]
+        lanes = "198.51.100.10:8443"
+        [network]
+        driver = "virtual"
+    "#;
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let config: Config = toml::from_str(SMALL).unwrap();
+        config.check().unwrap();
+        assert_eq!(config.control.listen.port(), 4566);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        let error = toml::from_str::<Config>(&format!("colour = 1\n{SMALL}")).unwrap_err();
+        assert!(error.to_string().contains("colour"), "{error}");
+    }
+}
