@@ -42,8 +42,11 @@ pub struct Settings {
     /// The identity CA, PEM.
     pub identity_root_pem: String,
     /// Opens a sealed private key; `None` when it cannot.
-    pub unseal: Box<dyn Fn(&Sealed) -> Option<String> + Send + Sync>,
+    pub unseal: Unseal,
 }
+
+/// Opens a sealed secret.
+pub type Unseal = Box<dyn Fn(&Sealed) -> Option<String> + Send + Sync>;
 
 /// A slice for each role.
 #[derive(Clone, PartialEq)]
