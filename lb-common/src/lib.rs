@@ -1,3 +1,10 @@
 //! What the kernel programs and userspace must agree on: map layouts, header views and the packet core.
 //! `no_std` and allocation-free, because the same code is compiled for BPF and for the host.
 #![no_std]
+
+/// Map names, sizes, keys and values: the contract between the kernel programs and userspace.
+pub mod abi;
+/// Checked views of packet headers, and checksums.
+pub mod wire;
+/// `steer`: one packet and the tables in, the rewritten packet and a verdict out.
+pub mod packet;

@@ -1,13 +1,51 @@
-//! The kernel entry points.
+//! The kernel's entry points. They only translate: the context to a window, the verdict to XDP's.
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+/// The maps, by the names and sizes of the contract.
+mod maps;
+/// The tables that decide, over the maps.
+mod tables;
 
-/// The network load balancer.
+use aya_ebpf::{bindings::xdp_action, helpers::{bpf_xdp_adjust_tail, bpf_xdp_get_buff_len}, macros::xdp, programs::XdpContext};
+use lb_common::packet::{Verdict, steer};
+use lb_common::wire::Window;
+
+/// The network load balancer: attached to its interfaces.
 #[xdp]
-pub fn gatehouse(_: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
+pub fn gatehouse(context: XdpContext) -> u32 {
+    // SAFETY: the kernel gives these bounds for this call, and nothing else refers to the packet meanwhile.
+    let window = unsafe { Window::from_bounds(context.data(), context.data_end()) };
+    let verdict = steer(&window, context.ingress_ifindex() as u32, &tables::Maps);
+    #[cfg(feature = "trace")]
+    trace(&context, verdict);
+    match verdict {
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Drop(_) => xdp_action::XDP_DROP,
+        Verdict::Transmit => xdp_action::XDP_TX,
+        Verdict::TransmitFirst(length) => {
+            // SAFETY: the context is this call's; no view of the packet is used after this. The length is asked for,
+            // because the verifier forbids to compute with the packet's end.
+            match unsafe {
+                let had = bpf_xdp_get_buff_len(context.ctx) as i32;
+                bpf_xdp_adjust_tail(context.ctx, i32::from(length) - had)
+            } {
+                0 => xdp_action::XDP_TX,
+                _ => xdp_action::XDP_DROP,
+            }
+        }
+    }
+}
+
+#[cfg(feature = "trace")]
+fn trace(context: &XdpContext, verdict: Verdict) {
+    let (word, detail) = match verdict {
+        Verdict::Pass => ("pass", ""),
+        Verdict::Drop(reason) => ("drop", reason.name()),
+        Verdict::Transmit => ("transmit", ""),
+        Verdict::TransmitFirst(_) => ("reset", ""),
+    };
+    aya_log_ebpf::info!(context, "{} {}", word, detail);
 }
 
 #[panic_handler]

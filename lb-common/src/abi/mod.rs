@@ -1,0 +1,29 @@
+//! Map names, sizes, keys and values: the contract between the kernel programs and userspace.
+//!
+//! Maps outlive the process that made them, so every change of a layout here is a new [`ABI_VERSION`].
+
+/// Addresses and ports as they are on the wire.
+mod order;
+/// The two entries of a flow.
+mod flow;
+/// Addresses, listeners, rings and targets: what userspace decides.
+mod plan;
+/// What is counted, and why packets are dropped.
+mod counters;
+/// Names and sizes of the maps.
+mod maps;
+/// Permission for aya to copy these types in and out of maps.
+#[cfg(feature = "userspace")]
+mod pod;
+
+pub use counters::{DropReason, ListenerCounters, TargetCounters};
+pub use flow::{Flow, FlowKey, direction, state};
+pub use maps::*;
+pub use order::{Ipv4Be, PortBe};
+pub use plan::{
+    Listener, ListenerKey, NO_RING, NO_TARGET, PortCursor, Pulse, RING_SIZE, Ring, SourceKey, SynBudget,
+    Target, listener_flags, target_state,
+};
+
+/// Pinned maps of another version are not adopted.
+pub const ABI_VERSION: u32 = 1;
