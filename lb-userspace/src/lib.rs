@@ -10,6 +10,8 @@ pub mod sigv4;
 pub mod snapshot;
 /// Certificates: the two CAs, the leaves of roles, and the TLS made from them.
 pub mod identity;
+/// Addresses, namespaces and security groups on a Linux host.
+pub mod network;
 /// The control plane: AWS's APIs over a durable state.
 pub mod control;
 /// The boot configuration: one small TOML file.

@@ -61,6 +61,14 @@ pub fn bridge(subnet: &SubnetId) -> String {
     short("sub", subnet.as_str())
 }
 
+/// A VPC's way out, in the VPC's namespace.
+pub const UPLINK: &str = "uplink";
+
+/// The other end of a VPC's way out, a port of the uplink's bridge.
+pub fn uplink_port(vpc: &VpcId) -> String {
+    short("upl", vpc.as_str())
+}
+
 fn short(kind: &str, id: &str) -> String {
     const KEPT: usize = 12;
     let tail: String = id.chars().rev().take(KEPT).collect::<Vec<_>>().into_iter().rev().collect();

@@ -1,0 +1,328 @@
+//! The virtual driver: looks at what stands, plans, and carries the plan out.
+//!
+//! The host role calls `apply` with each slice. One step's failure stops only what needs it, and every failure is named:
+//! the next slice, or the next try, plans again from what then stands.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    io::Write as _,
+    os::fd::AsFd as _,
+    process::{Command, Stdio},
+};
+
+use thiserror::Error;
+
+use super::{
+    device::{DeviceError, End, Netlink},
+    namespace::{self, NamespaceError, within},
+    offload,
+    plan::{Bridge, Conflict, Interface, Kind, Network, Present, Step, Uplink, UplinkLeg, mac, steps},
+    remnant,
+};
+use crate::snapshot::{host::HostSlice, names::UPLINK};
+
+/// Keeps the namespaces, bridges and interfaces of one appliance on this host.
+pub struct Virtual {
+    appliance: String,
+    uplink: Option<Uplink>,
+    /// Filters put in force by this process; those of an earlier one are replaced by equal ones.
+    filters: BTreeMap<String, String>,
+}
+
+/// What came of applying a slice.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// How many steps were carried out.
+    pub done: usize,
+    /// What failed, or was not tried because something it needs failed; empty when all stands.
+    pub failures: Vec<Failure>,
+    /// What the slice asks for and cannot be had.
+    pub conflicts: Vec<Conflict>,
+    wanted: BTreeSet<String>,
+    broken: BTreeSet<String>,
+}
+
+/// One step that did not happen.
+#[derive(Debug)]
+pub struct Failure {
+    /// The step.
+    pub step: Step,
+    /// Why.
+    pub error: StepError,
+}
+
+/// Why a step did not happen.
+#[derive(Debug, Error)]
+pub enum StepError {
+    /// The namespace.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// A device in it.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A kernel setting.
+    #[error("setting {setting}")]
+    Setting {
+        /// Its name.
+        setting: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// An offload.
+    #[error("setting offloads of {device}")]
+    Offload {
+        /// The device.
+        device: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// `nft` could not be run.
+    #[error("running nft")]
+    Filter(#[source] io::Error),
+    /// `nft` refused the rules.
+    #[error("nft refused the rules: {0}")]
+    Rules(String),
+    /// Something it needs did not happen.
+    #[error("{0} is not as it must be")]
+    Needs(String),
+}
+
+impl Applied {
+    /// Whether this namespace and everything in it stands as the slice asks.
+    pub fn stands(&self, namespace: &str) -> bool {
+        let about = |subject: &String| {
+            subject.strip_prefix(namespace).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.wanted.contains(namespace) && !self.broken.iter().any(about)
+    }
+
+    /// Whether all of the slice stands.
+    pub fn is_whole(&self) -> bool {
+        self.failures.is_empty() && self.conflicts.is_empty()
+    }
+}
+
+impl Virtual {
+    /// The driver of the appliance of this name; without `uplink`, nothing leaves a VPC.
+    pub fn new(appliance: impl Into<String>, uplink: Option<Uplink>) -> Self {
+        Self { appliance: appliance.into(), uplink, filters: BTreeMap::new() }
+    }
+
+    /// Makes the host's networks what `slice` asks for. Blocks for some milliseconds per new interface.
+    ///
+    /// # Errors
+    /// When what stands cannot be seen. What then fails to change is in the answer.
+    pub fn apply(&mut self, slice: &HostSlice) -> Result<Applied, StepError> {
+        let network = Network::of(slice, &self.appliance, self.uplink.as_ref());
+        let plan = self.plan(&network)?;
+        let mut applied = Applied {
+            conflicts: network.conflicts.clone(),
+            wanted: network.namespaces.keys().cloned().collect(),
+            ..Applied::default()
+        };
+        for step in plan {
+            let blocked = step.needs().into_iter().find(|need| applied.broken.contains(need));
+            let outcome = match blocked {
+                Some(need) => Err(StepError::Needs(need)),
+                None => self.carry_out(&step),
+            };
+            match outcome {
+                Ok(()) => {
+                    tracing::debug!(%step, "network step done");
+                    applied.done += 1;
+                }
+                Err(error) => {
+                    tracing::warn!(%step, error = &error as &dyn std::error::Error, "network step failed");
+                    applied.broken.insert(step.subject());
+                    applied.failures.push(Failure { step, error });
+                }
+            }
+        }
+        Ok(applied)
+    }
+
+    /// The steps that would make the host's networks what `network` says.
+    ///
+    /// # Errors
+    /// When what stands cannot be seen.
+    pub fn plan(&self, network: &Network) -> Result<Vec<Step>, StepError> {
+        Ok(steps(network, &self.present()?))
+    }
+
+    /// What stands of this appliance.
+    fn present(&self) -> Result<Present, StepError> {
+        let mut present = Present::default();
+        for name in remnant::namespaces(&self.appliance)? {
+            // Half-made: not there, as far as a plan goes.
+            if !namespace::exists(&name) {
+                continue;
+            }
+            let devices = within(&name, || Netlink::open()?.devices())??;
+            if let Some(rules) = self.filters.get(&name) {
+                present.filters.insert(name.clone(), rules.clone());
+            }
+            present.namespaces.insert(name, devices);
+        }
+        Ok(present)
+    }
+
+    /// Carries one step out.
+    ///
+    /// # Errors
+    /// When the kernel or nft refuses. The step can be planned and tried again.
+    pub fn carry_out(&mut self, step: &Step) -> Result<(), StepError> {
+        match step {
+            Step::RemoveDevice { namespace, device } => {
+                Ok(within(namespace, || Netlink::open()?.remove(device))??)
+            }
+            Step::RemoveNamespace { namespace } => {
+                self.filters.remove(namespace);
+                remnant::remove_namespace(namespace)
+            }
+            Step::MakeNamespace { namespace, kind } => {
+                self.filters.remove(namespace);
+                namespace::make(namespace, || set_up(*kind))
+            }
+            Step::Filter { namespace, rules } => {
+                within(namespace, || filter(rules))??;
+                self.filters.insert(namespace.clone(), rules.clone());
+                Ok(())
+            }
+            Step::MakeBridge(bridge) => within(&bridge.namespace, || make_bridge(bridge))?,
+            Step::MakeUplink(leg) => make_uplink(leg),
+            Step::MakeInterface(interface) => make_interface(interface),
+        }
+    }
+}
+
+/// Settings of a new namespace, on a thread inside it.
+fn set_up(kind: Kind) -> Result<(), StepError> {
+    let of_kind = match kind {
+        Kind::Router => ROUTER_SETTINGS,
+        Kind::Host => HOST_SETTINGS,
+    };
+    for (setting, value) in SETTINGS.iter().chain(of_kind) {
+        let path = format!("/proc/sys/{setting}");
+        match fs::write(&path, value) {
+            // Not every kernel has IPv6 or filters bridges, and then there is nothing to set.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(StepError::Setting { setting: (*setting).to_owned(), source }),
+            Ok(()) => {}
+        }
+    }
+    Ok(Netlink::open()?.up("lo")?)
+}
+
+fn make_bridge(bridge: &Bridge) -> Result<(), StepError> {
+    let netlink = Netlink::open()?;
+    netlink.make_bridge(&bridge.device, bridge.address)?;
+    netlink.address(&bridge.device, bridge.address, bridge.prefix_len)?;
+    Ok(netlink.mark(&bridge.device, &bridge.mark())?)
+}
+
+fn make_uplink(leg: &UplinkLeg) -> Result<(), StepError> {
+    let outside = &leg.uplink;
+    let there = namespace::open_named(&outside.namespace)?;
+    // The port of a namespace that was removed by hand goes only when the kernel gets to it.
+    within(&outside.namespace, || Netlink::open()?.remove(&leg.port))??;
+    within(&leg.namespace, || {
+        let here = End { device: UPLINK, mac: Some(mac(leg.address)) };
+        Netlink::open()?.make_pair(&here, &End { device: &leg.port, mac: None }, there.as_fd())
+    })??;
+    within(&outside.namespace, || {
+        let netlink = Netlink::open()?;
+        netlink.join(&leg.port, &outside.bridge)?;
+        netlink.up(&leg.port)
+    })??;
+    within(&leg.namespace, || {
+        let netlink = Netlink::open()?;
+        netlink.address(UPLINK, leg.address, outside.cidr.prefix_len())?;
+        netlink.up(UPLINK)?;
+        netlink.default_route(UPLINK, outside.router, 0)?;
+        netlink.mark(UPLINK, &leg.mark())
+    })??;
+    Ok(())
+}
+
+fn make_interface(interface: &Interface) -> Result<(), StepError> {
+    let Interface { device, port, address, prefix_len, router, .. } = interface;
+    let there = namespace::open_named(&interface.namespace)?;
+    within(&interface.namespace, || Netlink::open()?.remove(device))??;
+    within(&interface.vpc_namespace, || -> Result<(), StepError> {
+        let netlink = Netlink::open()?;
+        let end = End { device, mac: Some(mac(*address)) };
+        netlink.make_pair(&End { device: port, mac: None }, &end, there.as_fd())?;
+        netlink.join(port, &interface.bridge)?;
+        offload_of(port, offload::receive_by_polling(port))?;
+        // What was merged on the way in must not leave here with its checksum open.
+        offload_of(port, offload::finish_checksums(port))?;
+        Ok(netlink.up(port)?)
+    })??;
+    within(&interface.namespace, || -> Result<(), StepError> {
+        let netlink = Netlink::open()?;
+        if interface.finish_checksums {
+            offload_of(device, offload::finish_checksums(device))?;
+        }
+        netlink.address(device, *address, *prefix_len)?;
+        netlink.up(device)?;
+        // Any order will do, as long as no two interfaces of a namespace share one.
+        netlink.default_route(device, *router, u32::from(*address) & 0xffff)?;
+        Ok(netlink.own_routes(device, *address, *prefix_len, *router)?)
+    })??;
+    Ok(within(&interface.vpc_namespace, || Netlink::open()?.mark(port, &interface.mark()))??)
+}
+
+fn offload_of(device: &str, outcome: io::Result<()>) -> Result<(), StepError> {
+    outcome.map_err(|source| StepError::Offload { device: device.to_owned(), source })
+}
+
+/// Puts rules in force in the thread's namespace, all or none. nft alone knows how its language becomes netlink.
+fn filter(rules: &str) -> Result<(), StepError> {
+    let mut nft = Command::new("nft")
+        .args(["--file", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(StepError::Filter)?;
+    // Dropped at once, so that nft sees the end.
+    if let Some(mut input) = nft.stdin.take() {
+        input.write_all(rules.as_bytes()).map_err(StepError::Filter)?;
+    }
+    let output = nft.wait_with_output().map_err(StepError::Filter)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(StepError::Rules(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+/// Of every namespace.
+const SETTINGS: &[(&str, &str)] = &[
+    // Load balancers answer with addresses that the kernel did not route by.
+    ("net/ipv4/conf/all/rp_filter", "0"),
+    ("net/ipv4/conf/default/rp_filter", "0"),
+    // Roles and tasks are not root, and their ports are nobody else's here.
+    ("net/ipv4/ip_unprivileged_port_start", "0"),
+    // A VPC is IPv4, and half an IPv6 would only answer slowly.
+    ("net/ipv6/conf/all/disable_ipv6", "1"),
+    ("net/ipv6/conf/default/disable_ipv6", "1"),
+];
+/// Of a VPC's own namespace.
+const ROUTER_SETTINGS: &[(&str, &str)] = &[
+    ("net/ipv4/ip_forward", "1"),
+    // Two subnets behind one router are not on one wire.
+    ("net/ipv4/conf/all/send_redirects", "0"),
+    ("net/ipv4/conf/default/send_redirects", "0"),
+    // What stays on a bridge is no business of the router's filter.
+    ("net/bridge/bridge-nf-call-iptables", "0"),
+    ("net/bridge/bridge-nf-call-arptables", "0"),
+];
+/// Of a namespace that holds interfaces.
+const HOST_SETTINGS: &[(&str, &str)] = &[
+    // One address per interface: each answers for its own only.
+    ("net/ipv4/conf/all/arp_ignore", "1"),
+    ("net/ipv4/conf/all/arp_announce", "2"),
+];

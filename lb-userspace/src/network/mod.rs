@@ -1,0 +1,22 @@
+//! Addresses, namespaces and security groups on a Linux host.
+//!
+//! A host slice comes in; `plan` says what must stand and what to do, `driver` does it, and every role enters the
+//! namespace it works in before it starts a thread. All of it persists: a role that crashed finds its interfaces again.
+
+/// What must stand, what stands, and the steps between.
+pub mod plan;
+/// Network namespaces by name: made, entered, listed, removed.
+pub mod namespace;
+/// Devices of one namespace: read, made, removed.
+mod device;
+/// Offloads of a device, by the ethtool ioctl.
+mod offload;
+/// The virtual driver: carries a plan out.
+mod driver;
+/// What a host still holds of an appliance, found by name and removed.
+mod remnant;
+
+pub use driver::{Applied, Failure, Virtual};
+pub use namespace::{EnterError, enter};
+pub use plan::Uplink;
+pub use remnant::{Removed, remove_everything};

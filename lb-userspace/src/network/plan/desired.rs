@@ -1,0 +1,299 @@
+//! What must stand: the host slice as namespaces, bridges, uplinks and interfaces.
+//!
+//! A VPC is a namespace with one bridge per subnet; the bridge carries the router's address, so the namespace routes
+//! between its subnets and two VPCs may use the same ranges. Each interface is a veth from its subnet's bridge into the
+//! namespace of whoever owns it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::Ipv4Addr,
+};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use super::filter;
+use crate::{
+    model::{
+        id::{InterfaceId, VpcId},
+        network::InterfaceOwner,
+    },
+    snapshot::{
+        host::{HostInterface, HostSlice, VpcNetwork},
+        names,
+    },
+};
+
+/// Where every VPC's links dial out to: a bridge that the network outside made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uplink {
+    /// The namespace that holds the bridge.
+    pub namespace: String,
+    /// The bridge.
+    pub bridge: String,
+    /// The range on it that VPCs take their addresses from, one each.
+    pub cidr: Ipv4Net,
+    /// The way out, inside the range.
+    pub router: Ipv4Addr,
+}
+
+/// Everything the virtual driver keeps standing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Namespaces by name.
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// One bridge per subnet.
+    pub bridges: Vec<Bridge>,
+    /// One way out per VPC, if an uplink is configured.
+    pub uplinks: Vec<UplinkLeg>,
+    /// Interfaces in order of id.
+    pub interfaces: Vec<Interface>,
+    /// What the slice asks for and cannot be had; the rest stands without it.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// A namespace to keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace {
+    /// What it is for.
+    pub kind: Kind,
+    /// Its packet filter, an nftables rule set; none where another place filters.
+    pub filter: Option<String>,
+}
+
+/// What a namespace is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Forwards between a VPC's subnets.
+    Router,
+    /// Holds interfaces and whoever uses them.
+    Host,
+}
+
+/// A subnet: a bridge in its VPC's namespace, with the router's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    /// The VPC's namespace.
+    pub namespace: String,
+    /// The bridge's device.
+    pub device: String,
+    /// The router's address.
+    pub address: Ipv4Addr,
+    /// The subnet's length.
+    pub prefix_len: u8,
+}
+
+/// A VPC's way out: a veth from its namespace to the uplink's bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UplinkLeg {
+    /// The VPC's namespace.
+    pub namespace: String,
+    /// The end on the uplink's bridge.
+    pub port: String,
+    /// The VPC's address outside.
+    pub address: Ipv4Addr,
+    /// Where it leads.
+    pub uplink: Uplink,
+}
+
+/// An interface: a veth from its subnet's bridge into its owner's namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// The VPC's namespace, which holds the bridge and the port.
+    pub vpc_namespace: String,
+    /// The subnet's bridge.
+    pub bridge: String,
+    /// The end on the bridge.
+    pub port: String,
+    /// The owner's namespace.
+    pub namespace: String,
+    /// The end in the owner's namespace.
+    pub device: String,
+    /// The address there.
+    pub address: Ipv4Addr,
+    /// The subnet's length.
+    pub prefix_len: u8,
+    /// The subnet's router, the way to everything else.
+    pub router: Ipv4Addr,
+    /// Whether the kernel there must finish checksums itself, because XDP may turn its packets around before any
+    /// device would have.
+    pub finish_checksums: bool,
+}
+
+/// Something the slice asks for that cannot stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// What it was to be.
+    pub what: String,
+    /// Why it cannot stand.
+    pub why: String,
+}
+
+impl Network {
+    /// What `slice` asks of this host.
+    pub fn of(slice: &HostSlice, appliance: &str, uplink: Option<&Uplink>) -> Self {
+        let mut network = Self::default();
+        for (id, vpc) in &slice.vpcs {
+            let leg = uplink.and_then(|uplink| network.uplink_leg(appliance, id, vpc, uplink));
+            let filter = leg.is_some().then(|| filter::vpc_edge(vpc.cidr, &link_addresses(slice, id)));
+            let name = names::vpc_namespace(appliance, id);
+            network.namespaces.insert(name, Namespace { kind: Kind::Router, filter });
+            network.uplinks.extend(leg);
+        }
+        for (id, subnet) in &slice.subnets {
+            if !slice.vpcs.contains_key(&subnet.vpc_id) {
+                network.conflict(id, format!("its VPC {} is not in the slice", subnet.vpc_id));
+                continue;
+            }
+            network.bridges.push(Bridge {
+                namespace: names::vpc_namespace(appliance, &subnet.vpc_id),
+                device: names::bridge(id),
+                address: subnet.router,
+                prefix_len: subnet.cidr.prefix_len(),
+            });
+        }
+        for instance in slice.instances.values() {
+            network.host_namespace(&instance.namespace, None);
+        }
+        for (id, interface) in &slice.interfaces {
+            network.interface(slice, appliance, id, interface);
+        }
+        network.refuse_twins();
+        network
+    }
+
+    fn interface(&mut self, slice: &HostSlice, appliance: &str, id: &InterfaceId, interface: &HostInterface) {
+        // A machine that is going down takes its interface with it.
+        if let InterfaceOwner::Instance(instance) = &interface.owner
+            && !slice.instances.contains_key(instance)
+        {
+            return;
+        }
+        let Some(subnet) =
+            slice.subnets.get(&interface.subnet_id).filter(|s| slice.vpcs.contains_key(&s.vpc_id))
+        else {
+            self.conflict(id, format!("its subnet {} is not in the slice", interface.subnet_id));
+            return;
+        };
+        let namespace = names::owner_namespace(appliance, &interface.vpc_id, &interface.owner);
+        let device = names::device(id);
+        // Load balancers and links judge their own peers, where they can also say why.
+        let guarded = matches!(interface.owner, InterfaceOwner::Instance(_) | InterfaceOwner::Task(_));
+        let groups = interface.groups.iter().filter_map(|group| slice.security_groups.get(group));
+        self.host_namespace(&namespace, guarded.then(|| filter::security_groups(groups)));
+        self.interfaces.push(Interface {
+            vpc_namespace: names::vpc_namespace(appliance, &subnet.vpc_id),
+            bridge: names::bridge(&interface.subnet_id),
+            port: names::bridge_port(id),
+            namespace,
+            device,
+            address: interface.address,
+            prefix_len: subnet.cidr.prefix_len(),
+            router: subnet.router,
+            finish_checksums: !matches!(interface.owner, InterfaceOwner::LoadBalancer(_)),
+        });
+    }
+
+    fn host_namespace(&mut self, name: &str, filter: Option<String>) {
+        let entry = self.namespaces.entry(name.to_owned());
+        let namespace = entry.or_insert(Namespace { kind: Kind::Host, filter: None });
+        namespace.filter = filter.or(namespace.filter.take());
+    }
+
+    fn uplink_leg(
+        &mut self,
+        appliance: &str,
+        id: &VpcId,
+        vpc: &VpcNetwork,
+        uplink: &Uplink,
+    ) -> Option<UplinkLeg> {
+        if vpc.cidr.contains(&uplink.cidr) || uplink.cidr.contains(&vpc.cidr) {
+            self.conflict(
+                &format!("uplink of {id}"),
+                format!("{} overlaps the uplink's {}", vpc.cidr, uplink.cidr),
+            );
+            return None;
+        }
+        let index = usize::try_from(vpc.index).unwrap_or(usize::MAX);
+        let Some(address) = uplink.cidr.hosts().filter(|address| *address != uplink.router).nth(index) else {
+            self.conflict(&format!("uplink of {id}"), format!("{} has no address left", uplink.cidr));
+            return None;
+        };
+        Some(UplinkLeg {
+            namespace: names::vpc_namespace(appliance, id),
+            port: names::uplink_port(id),
+            address,
+            uplink: uplink.clone(),
+        })
+    }
+
+    /// Device names keep only part of an id: two that meet in one namespace would be taken for one another.
+    fn refuse_twins(&mut self) {
+        let mut seen = BTreeSet::new();
+        let mut twins = Vec::new();
+        self.bridges.retain(|bridge| {
+            let new = seen.insert((bridge.namespace.clone(), bridge.device.clone()));
+            if !new {
+                twins.push(bridge.device.clone());
+            }
+            new
+        });
+        self.interfaces.retain(|interface| {
+            let new = seen.insert((interface.vpc_namespace.clone(), interface.port.clone()));
+            if !new {
+                twins.push(interface.port.clone());
+            }
+            new
+        });
+        for device in twins {
+            self.conflict(&device, "another device has the same name".to_owned());
+        }
+    }
+
+    fn conflict(&mut self, what: &dyn fmt::Display, why: String) {
+        self.conflicts.push(Conflict { what: what.to_string(), why });
+    }
+}
+
+impl Bridge {
+    /// What a finished bridge says of itself.
+    pub fn mark(&self) -> String {
+        format!("{MARK} {}/{}", self.address, self.prefix_len)
+    }
+}
+
+impl UplinkLeg {
+    /// What a finished way out says of itself.
+    pub fn mark(&self) -> String {
+        let Uplink { namespace, bridge, cidr, router } = &self.uplink;
+        format!("{MARK} {}/{} via {router} on {bridge} in {namespace}", self.address, cidr.prefix_len())
+    }
+}
+
+impl Interface {
+    /// What a finished interface says of itself.
+    pub fn mark(&self) -> String {
+        let Self { address, prefix_len, router, bridge, namespace, .. } = self;
+        format!("{MARK} {address}/{prefix_len} via {router} on {bridge} for {namespace}")
+    }
+}
+
+/// The hardware address that goes with an address: the same after every restart, so that neighbours stay right.
+/// Locally administered, and unique wherever the address is.
+pub fn mac(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x67, a, b, c, d]
+}
+
+fn link_addresses(slice: &HostSlice, vpc: &VpcId) -> Vec<Ipv4Addr> {
+    let links = slice.interfaces.values().filter(|interface| {
+        interface.vpc_id == *vpc && matches!(interface.owner, InterfaceOwner::VpcLink(_))
+    });
+    links.map(|interface| interface.address).collect()
+}
+
+/// Begins every mark. The number changes when the same description comes to mean another device, so that an upgrade
+/// makes it anew.
+const MARK: &str = "gatehouse/1";

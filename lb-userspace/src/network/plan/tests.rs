@@ -1,0 +1,289 @@
+//! Plans of small networks, told as stories: what stands afterwards is what the next plan finds.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    model::{
+        id::{Arn, InstanceId, InterfaceId, SecurityGroupId, SubnetId, VpcId, VpcLinkId},
+        network::InterfaceOwner,
+    },
+    snapshot::{
+        host::{HostInstance, HostInterface, HostSlice, SubnetNetwork, VpcNetwork},
+        names,
+    },
+};
+
+const APPLIANCE: &str = "t";
+
+/// A VPC with a subnet, a load balancer, a link and a machine.
+fn slice() -> HostSlice {
+    let mut slice = HostSlice::default();
+    let (vpc, subnet) = (VpcId::from("vpc-1"), SubnetId::from("subnet-1"));
+    slice.vpcs.insert(vpc.clone(), VpcNetwork { cidr: "10.0.0.0/16".parse().unwrap(), index: 0 });
+    let network = SubnetNetwork {
+        vpc_id: vpc,
+        cidr: "10.0.1.0/24".parse().unwrap(),
+        router: "10.0.1.1".parse().unwrap(),
+    };
+    slice.subnets.insert(subnet, network);
+    let instance = InstanceId::from("i-1");
+    let namespace = names::instance_namespace(APPLIANCE, &instance);
+    slice
+        .instances
+        .insert(instance.clone(), HostInstance { namespace, address: "10.0.1.6".parse().unwrap() });
+    let balancer = Arn::from("arn:aws:elasticloadbalancing:r:1:loadbalancer/net/a/1");
+    add(&mut slice, "eni-1", "10.0.1.4", InterfaceOwner::LoadBalancer(balancer));
+    add(&mut slice, "eni-2", "10.0.1.5", InterfaceOwner::VpcLink(VpcLinkId::from("abc123")));
+    add(&mut slice, "eni-3", "10.0.1.6", InterfaceOwner::Instance(instance));
+    slice
+}
+
+fn add(slice: &mut HostSlice, id: &str, address: &str, owner: InterfaceOwner) {
+    let interface = HostInterface {
+        vpc_id: VpcId::from("vpc-1"),
+        subnet_id: SubnetId::from("subnet-1"),
+        address: address.parse().unwrap(),
+        owner,
+        groups: vec![SecurityGroupId::from("sg-1")],
+    };
+    slice.interfaces.insert(InterfaceId::from(id), interface);
+}
+
+fn uplink() -> Uplink {
+    Uplink {
+        namespace: "outside".to_owned(),
+        bridge: "up".to_owned(),
+        cidr: "192.0.2.0/29".parse().unwrap(),
+        router: "192.0.2.1".parse().unwrap(),
+    }
+}
+
+fn network(slice: &HostSlice) -> Network {
+    Network::of(slice, APPLIANCE, Some(&uplink()))
+}
+
+/// What stands after `steps` were carried out on `present`.
+fn carry_out(present: &mut Present, steps: &[Step]) {
+    for step in steps {
+        match step {
+            Step::RemoveDevice { namespace, device } => {
+                let mark = present.namespaces.get_mut(namespace).unwrap().remove(device).unwrap();
+                // The other end goes too.
+                if let Some((_, owner)) = mark.split_once(" for ") {
+                    let end = device.replace("prt", "eni");
+                    present.namespaces.get_mut(owner).map(|devices| devices.remove(&end));
+                }
+            }
+            Step::RemoveNamespace { namespace } => {
+                present.namespaces.remove(namespace).unwrap();
+                present.filters.remove(namespace);
+            }
+            Step::MakeNamespace { namespace, .. } => {
+                assert!(present.namespaces.insert(namespace.clone(), BTreeMap::new()).is_none());
+            }
+            Step::Filter { namespace, rules } => {
+                assert!(present.namespaces.contains_key(namespace), "{step}");
+                present.filters.insert(namespace.clone(), rules.clone());
+            }
+            Step::MakeBridge(bridge) => put(present, &bridge.namespace, &bridge.device, bridge.mark()),
+            Step::MakeUplink(leg) => put(present, &leg.namespace, names::UPLINK, leg.mark()),
+            Step::MakeInterface(interface) => {
+                let bridge = &present.namespaces[&interface.vpc_namespace];
+                assert!(bridge.contains_key(&interface.bridge), "{step} before its bridge");
+                put(present, &interface.vpc_namespace, &interface.port, interface.mark());
+                put(present, &interface.namespace, &interface.device, String::new());
+            }
+        }
+    }
+}
+
+fn put(present: &mut Present, namespace: &str, device: &str, mark: String) {
+    let devices = present.namespaces.get_mut(namespace).unwrap();
+    assert!(devices.insert(device.to_owned(), mark).is_none(), "{device} was there already");
+}
+
+fn standing(slice: &HostSlice) -> Present {
+    let mut present = Present::default();
+    carry_out(&mut present, &steps(&network(slice), &present.clone()));
+    present
+}
+
+fn spelled(steps: &[Step]) -> Vec<String> {
+    steps.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_network_is_made_from_the_outside_in_and_filters_come_before_interfaces() {
+    assert_eq!(
+        spelled(&steps(&network(&slice()), &Present::default())),
+        [
+            "make namespace gh-t-i-1",
+            "filter packets of gh-t-i-1",
+            "make namespace gh-t-link-abc123",
+            "make namespace gh-t-node-vpc-1",
+            "make namespace gh-t-vpc-1",
+            "filter packets of gh-t-vpc-1",
+            "make bridge subsubnet-1 in gh-t-vpc-1",
+            "make the uplink of gh-t-vpc-1 as 192.0.2.2",
+            "make interface enieni-1 (10.0.1.4) in gh-t-node-vpc-1",
+            "make interface enieni-2 (10.0.1.5) in gh-t-link-abc123",
+            "make interface enieni-3 (10.0.1.6) in gh-t-i-1",
+        ]
+    );
+}
+
+#[test]
+fn what_stands_is_left_alone() {
+    assert_eq!(spelled(&steps(&network(&slice()), &standing(&slice()))), [""; 0]);
+}
+
+#[test]
+fn a_plan_cut_short_anywhere_is_completed_by_the_next() {
+    let all = steps(&network(&slice()), &Present::default());
+    for cut in 0..=all.len() {
+        let mut present = Present::default();
+        carry_out(&mut present, &all[..cut]);
+        // What filters are in force is not remembered over a restart.
+        present.filters.clear();
+        carry_out(&mut present, &steps(&network(&slice()), &present.clone()));
+        assert_eq!(present.namespaces, standing(&slice()).namespaces, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_half_made_interface_is_made_anew() {
+    let mut present = standing(&slice());
+    present.namespaces.get_mut("gh-t-vpc-1").unwrap().insert("prteni-2".to_owned(), String::new());
+    assert_eq!(
+        spelled(&steps(&network(&slice()), &present)),
+        ["remove device prteni-2 of gh-t-vpc-1", "make interface enieni-2 (10.0.1.5) in gh-t-link-abc123"]
+    );
+}
+
+#[test]
+fn an_interface_whose_other_end_is_gone_is_made_anew() {
+    let mut present = standing(&slice());
+    present.namespaces.remove("gh-t-i-1");
+    assert_eq!(
+        spelled(&steps(&network(&slice()), &present)),
+        [
+            "remove device prteni-3 of gh-t-vpc-1",
+            "make namespace gh-t-i-1",
+            "filter packets of gh-t-i-1",
+            "make interface enieni-3 (10.0.1.6) in gh-t-i-1",
+        ]
+    );
+}
+
+#[test]
+fn a_bridge_made_anew_takes_its_interfaces_along() {
+    let mut present = standing(&slice());
+    present.namespaces.get_mut("gh-t-vpc-1").unwrap().insert("subsubnet-1".to_owned(), String::new());
+    let steps = spelled(&steps(&network(&slice()), &present));
+    assert_eq!(steps.iter().filter(|step| step.starts_with("remove device")).count(), 4, "{steps:?}");
+    assert_eq!(steps.iter().filter(|step| step.starts_with("make interface")).count(), 3, "{steps:?}");
+}
+
+#[test]
+fn what_is_no_longer_asked_for_goes() {
+    let present = standing(&slice());
+    let mut less = slice();
+    less.interfaces.remove("eni-2");
+    less.instances.remove("i-1");
+    assert_eq!(
+        spelled(&steps(&network(&less), &present)[..4]),
+        [
+            "remove device prteni-2 of gh-t-vpc-1",
+            "remove device prteni-3 of gh-t-vpc-1",
+            "remove namespace gh-t-i-1",
+            "remove namespace gh-t-link-abc123",
+        ]
+    );
+    let none = steps(&network(&HostSlice::default()), &present);
+    assert!(none.iter().all(|step| matches!(step, Step::RemoveNamespace { .. })), "{none:?}");
+    assert_eq!(none.len(), 4);
+}
+
+#[test]
+fn a_link_that_comes_or_goes_changes_who_may_leave() {
+    let present = standing(&slice());
+    let mut more = slice();
+    add(&mut more, "eni-4", "10.0.1.7", InterfaceOwner::VpcLink(VpcLinkId::from("abc123")));
+    assert_eq!(
+        spelled(&steps(&network(&more), &present)),
+        ["filter packets of gh-t-vpc-1", "make interface enieni-4 (10.0.1.7) in gh-t-link-abc123"]
+    );
+}
+
+#[test]
+fn vpcs_take_the_uplinks_addresses_in_order_of_their_index() {
+    let mut slice = slice();
+    slice.vpcs.insert(VpcId::from("vpc-2"), VpcNetwork { cidr: "10.0.0.0/16".parse().unwrap(), index: 3 });
+    slice.vpcs.insert(VpcId::from("vpc-3"), VpcNetwork { cidr: "10.0.0.0/16".parse().unwrap(), index: 5 });
+    let network = network(&slice);
+    let addresses: Vec<String> = network.uplinks.iter().map(|leg| leg.address.to_string()).collect();
+    assert_eq!(addresses, ["192.0.2.2", "192.0.2.5"]);
+    assert_eq!(network.conflicts[0].what, "uplink of vpc-3");
+    assert_eq!(network.conflicts[0].why, "192.0.2.0/29 has no address left");
+}
+
+#[test]
+fn a_vpc_whose_range_is_the_uplinks_gets_no_way_out() {
+    let mut slice = slice();
+    let vpc = VpcNetwork { cidr: "192.0.2.0/24".parse().unwrap(), index: 0 };
+    slice.vpcs.insert(VpcId::from("vpc-1"), vpc);
+    let network = network(&slice);
+    assert_eq!(network.uplinks, []);
+    assert_eq!(network.conflicts[0].why, "192.0.2.0/24 overlaps the uplink's 192.0.2.0/29");
+}
+
+#[test]
+fn an_interface_without_its_subnet_is_a_conflict_and_the_rest_stands() {
+    let mut slice = slice();
+    let mut stray = slice.interfaces.values().next().unwrap().clone();
+    stray.subnet_id = SubnetId::from("subnet-9");
+    slice.interfaces.insert(InterfaceId::from("eni-9"), stray);
+    let network = network(&slice);
+    assert_eq!(network.interfaces.len(), 3);
+    assert_eq!(network.conflicts[0].why, "its subnet subnet-9 is not in the slice");
+}
+
+#[test]
+fn two_ids_that_shorten_to_one_name_are_told_apart_by_refusal() {
+    let mut slice = slice();
+    let balancer =
+        InterfaceOwner::LoadBalancer(Arn::from("arn:aws:elasticloadbalancing:r:1:loadbalancer/net/a/1"));
+    add(&mut slice, "eni-0-aaaaaaaaaaaa", "10.0.1.7", balancer.clone());
+    add(&mut slice, "eni-1-aaaaaaaaaaaa", "10.0.1.8", balancer);
+    let network = network(&slice);
+    assert_eq!(network.interfaces.len(), 4);
+    assert_eq!(network.conflicts[0].what, "prtaaaaaaaaaaaa");
+}
+
+#[test]
+fn only_machines_and_tasks_are_filtered_where_they_live() {
+    let network = network(&slice());
+    let filtered: Vec<&str> = network
+        .namespaces
+        .iter()
+        .filter(|(_, n)| n.filter.is_some())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(filtered, ["gh-t-i-1", "gh-t-vpc-1"]);
+}
+
+#[test]
+fn marks_fit_an_alias() {
+    let mut slice = slice();
+    let long = "i-0123456789abcdef0123456789abcdef0123456789".repeat(2);
+    let owner = InterfaceOwner::Task(Arn::from(format!("arn:aws:ecs:r:1:task/c/{long}")));
+    add(&mut slice, "eni-4", "255.255.255.254", owner);
+    // The kernel keeps 255 bytes of an alias.
+    assert!(network(&slice).interfaces.iter().all(|interface| interface.mark().len() <= 255));
+}
+
+#[test]
+fn hardware_addresses_follow_addresses() {
+    assert_eq!(mac("10.0.1.6".parse().unwrap()), [0x02, 0x67, 10, 0, 1, 6]);
+}
