@@ -1,1 +1,10 @@
 //! The one test binary: every test of a real interface is a module of it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy.toml lets tests panic, but does not see that the functions beside them are tests too"
+)]
+
+/// The virtual network, in real namespaces.
+mod network;

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::{
     device::{DeviceError, End, Netlink},
-    namespace::{self, NamespaceError, within},
+    namespace::{self, NamespaceError, within, within_or_here},
     offload,
     plan::{Bridge, Conflict, Interface, Kind, Network, Present, Step, Uplink, UplinkLeg, mac, steps},
     remnant,
@@ -225,14 +225,15 @@ fn make_bridge(bridge: &Bridge) -> Result<(), StepError> {
 
 fn make_uplink(leg: &UplinkLeg) -> Result<(), StepError> {
     let outside = &leg.uplink;
-    let there = namespace::open_named(&outside.namespace)?;
+    let place = outside.namespace.as_deref();
+    let there = namespace::open_or_own(place)?;
     // The port of a namespace that was removed by hand goes only when the kernel gets to it.
-    within(&outside.namespace, || Netlink::open()?.remove(&leg.port))??;
+    within_or_here(place, || Netlink::open()?.remove(&leg.port))??;
     within(&leg.namespace, || {
         let here = End { device: UPLINK, mac: Some(mac(leg.address)) };
         Netlink::open()?.make_pair(&here, &End { device: &leg.port, mac: None }, there.as_fd())
     })??;
-    within(&outside.namespace, || {
+    within_or_here(place, || {
         let netlink = Netlink::open()?;
         netlink.join(&leg.port, &outside.bridge)?;
         netlink.up(&leg.port)

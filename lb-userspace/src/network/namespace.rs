@@ -107,6 +107,29 @@ pub fn within<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Result<T,
     })
 }
 
+/// Runs `work` inside a namespace, or where the caller is if none is named.
+///
+/// # Errors
+/// When the namespace cannot be entered.
+pub(super) fn within_or_here<T: Send>(
+    name: Option<&str>,
+    work: impl FnOnce() -> T + Send,
+) -> Result<T, NamespaceError> {
+    match name {
+        Some(name) => within(name, work),
+        None => Ok(work()),
+    }
+}
+
+/// Opens a namespace, or the caller's own if none is named.
+pub(super) fn open_or_own(name: Option<&str>) -> Result<OwnedFd, NamespaceError> {
+    match name {
+        Some(name) => open_named(name),
+        None => open(OWN, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(refused("opening", "of its own")),
+    }
+}
+
 /// Opens a namespace, for netlink to move a device there.
 pub(super) fn open_named(name: &str) -> Result<OwnedFd, NamespaceError> {
     let path = path_of(name)?;
@@ -164,8 +187,7 @@ pub(super) fn make<E: From<NamespaceError> + Send>(
         let worker = scope.spawn(|| -> Result<(), E> {
             unshare(CloneFlags::CLONE_NEWNET).map_err(refused("making", name))?;
             set_up()?;
-            let own = Some("/proc/thread-self/ns/net");
-            mount(own, &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            mount(Some(OWN), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
                 .map_err(refused("keeping", name))?;
             Ok(())
         });
@@ -231,6 +253,8 @@ fn share_directory() -> io::Result<()> {
     }
 }
 
+/// The calling thread's own.
+const OWN: &str = "/proc/thread-self/ns/net";
 /// Where iproute2 looks for namespaces.
 const DIRECTORY: &str = "/run/netns";
 /// How often to look for a namespace that is to appear: mounting over a file tells no watcher.

@@ -11,7 +11,6 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use serde::{Deserialize, Serialize};
 
 use super::filter;
 use crate::{
@@ -26,15 +25,16 @@ use crate::{
 };
 
 /// Where every VPC's links dial out to: a bridge that the network outside made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uplink {
-    /// The namespace that holds the bridge.
-    pub namespace: String,
+    /// The namespace that holds the bridge; none is the host's own.
+    pub namespace: Option<String>,
     /// The bridge.
     pub bridge: String,
-    /// The range on it that VPCs take their addresses from, one each.
+    /// The range on it. A VPC's address is the one with number `first_host` plus the VPC's index.
     pub cidr: Ipv4Net,
+    /// The number of the first address that is a VPC's.
+    pub first_host: u32,
     /// The way out, inside the range.
     pub router: Ipv4Addr,
 }
@@ -216,11 +216,14 @@ impl Network {
             );
             return None;
         }
-        let index = usize::try_from(vpc.index).unwrap_or(usize::MAX);
-        let Some(address) = uplink.cidr.hosts().filter(|address| *address != uplink.router).nth(index) else {
+        let Some(address) = nth(uplink.cidr, uplink.first_host.saturating_add(vpc.index)) else {
             self.conflict(&format!("uplink of {id}"), format!("{} has no address left", uplink.cidr));
             return None;
         };
+        if address == uplink.router {
+            self.conflict(&format!("uplink of {id}"), format!("its address {address} is the router's"));
+            return None;
+        }
         Some(UplinkLeg {
             namespace: names::vpc_namespace(appliance, id),
             port: names::uplink_port(id),
@@ -267,8 +270,9 @@ impl Bridge {
 impl UplinkLeg {
     /// What a finished way out says of itself.
     pub fn mark(&self) -> String {
-        let Uplink { namespace, bridge, cidr, router } = &self.uplink;
-        format!("{MARK} {}/{} via {router} on {bridge} in {namespace}", self.address, cidr.prefix_len())
+        let Uplink { namespace, bridge, cidr, router, .. } = &self.uplink;
+        let place = namespace.as_deref().unwrap_or("the host");
+        format!("{MARK} {}/{} via {router} on {bridge} in {place}", self.address, cidr.prefix_len())
     }
 }
 
@@ -285,6 +289,13 @@ impl Interface {
 pub fn mac(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x02, 0x67, a, b, c, d]
+}
+
+/// The address with this number in a range, unless it is the range's own or its broadcast.
+fn nth(range: Ipv4Net, number: u32) -> Option<Ipv4Addr> {
+    let address = Ipv4Addr::from(u32::from(range.network()).checked_add(number)?);
+    (range.contains(&address) && address != range.network() && address != range.broadcast())
+        .then_some(address)
 }
 
 fn link_addresses(slice: &HostSlice, vpc: &VpcId) -> Vec<Ipv4Addr> {

@@ -38,7 +38,7 @@ pub(super) fn vpc_edge(cidr: Ipv4Net, links: &[Ipv4Addr]) -> String {
         iifname \"{UPLINK}\" drop
         {dial_out}oifname \"{UPLINK}\" drop
     }}
-    chain masquerade {{
+    chain leaving {{
         type nat hook postrouting priority srcnat; policy accept;
         oifname \"{UPLINK}\" masquerade
     }}

@@ -52,9 +52,10 @@ fn add(slice: &mut HostSlice, id: &str, address: &str, owner: InterfaceOwner) {
 
 fn uplink() -> Uplink {
     Uplink {
-        namespace: "outside".to_owned(),
+        namespace: Some("outside".to_owned()),
         bridge: "up".to_owned(),
         cidr: "192.0.2.0/29".parse().unwrap(),
+        first_host: 2,
         router: "192.0.2.1".parse().unwrap(),
     }
 }
@@ -105,7 +106,8 @@ fn put(present: &mut Present, namespace: &str, device: &str, mark: String) {
 
 fn standing(slice: &HostSlice) -> Present {
     let mut present = Present::default();
-    carry_out(&mut present, &steps(&network(slice), &present.clone()));
+    let all = steps(&network(slice), &present);
+    carry_out(&mut present, &all);
     present
 }
 
@@ -146,7 +148,8 @@ fn a_plan_cut_short_anywhere_is_completed_by_the_next() {
         carry_out(&mut present, &all[..cut]);
         // What filters are in force is not remembered over a restart.
         present.filters.clear();
-        carry_out(&mut present, &steps(&network(&slice()), &present.clone()));
+        let rest = steps(&network(&slice()), &present);
+        carry_out(&mut present, &rest);
         assert_eq!(present.namespaces, standing(&slice()).namespaces, "cut at {cut}");
     }
 }
@@ -189,8 +192,8 @@ fn a_bridge_made_anew_takes_its_interfaces_along() {
 fn what_is_no_longer_asked_for_goes() {
     let present = standing(&slice());
     let mut less = slice();
-    less.interfaces.remove("eni-2");
-    less.instances.remove("i-1");
+    less.interfaces.remove(&InterfaceId::from("eni-2"));
+    less.instances.remove(&InstanceId::from("i-1"));
     assert_eq!(
         spelled(&steps(&network(&less), &present)[..4]),
         [
