@@ -8,3 +8,5 @@
 
 /// The virtual network, in real namespaces.
 mod network;
+/// Real AWS clients against the control endpoint.
+mod wire;

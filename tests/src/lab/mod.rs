@@ -7,3 +7,5 @@
 pub mod name;
 /// A network namespace that the lab makes itself, and programs started inside it.
 pub mod netns;
+/// boto3, driven line by line.
+pub mod aws;

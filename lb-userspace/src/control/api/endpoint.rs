@@ -6,14 +6,17 @@
 use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
 
 use aws_lc_rs::rand;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{
     HeaderName, HeaderValue, Request, Response, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_TYPE},
     request::Parts,
 };
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::{body::Incoming, service::service_fn};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    body::{Body as _, Incoming},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -196,14 +199,10 @@ impl<E: Executor> Endpoint<E> {
         let read = async {
             let _permit = match length {
                 Some(0..=SMALL_BODY_MAX) => None,
-                Some(length) if length > BODY_MAX => return Err(too_large()),
+                None if body.is_end_stream() => None,
                 _ => self.large_bodies.acquire().await.ok(),
             };
-            match Limited::new(body, BODY_MAX).collect().await {
-                Ok(body) => Ok(body.to_bytes()),
-                Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-                Err(_) => Err(ApiError::new(Code::Serialization, Fault::Sender, "The body ended early.")),
-            }
+            collect(body).await
         };
         timeout(BODY_TIMEOUT, read).await.unwrap_or_else(|_| {
             self.metrics.timeouts.inc();
@@ -326,8 +325,28 @@ fn respond(status: u16, content_type: &'static str, body: Vec<u8>) -> Response<F
     response
 }
 
-fn too_large() -> ApiError {
-    ApiError::new(Code::TooLarge, Fault::Sender, format!("A request has at most {BODY_MAX} bytes."))
+/// A body within the limit. Of a larger one the rest is read and thrown away, because a client that still writes does
+/// not see an answer.
+async fn collect(mut body: Incoming) -> Result<Bytes, ApiError> {
+    let (mut collected, mut length) = (BytesMut::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let early = |_| ApiError::new(Code::Serialization, Fault::Sender, "The body ended early.");
+        let Ok(data) = frame.map_err(early)?.into_data() else { continue };
+        length = length.saturating_add(data.len());
+        if length <= BODY_MAX {
+            collected.extend_from_slice(&data);
+        } else {
+            collected = BytesMut::new();
+        }
+        if length > DISCARD_MAX {
+            break;
+        }
+    }
+    if length > BODY_MAX {
+        let message = format!("A request has at most {BODY_MAX} bytes.");
+        return Err(ApiError::new(Code::TooLarge, Fault::Sender, message));
+    }
+    Ok(collected.freeze())
 }
 
 /// Whether accepting may succeed again by itself.
@@ -359,6 +378,8 @@ const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
 /// The largest request: room for the largest template (1 MB) and API description many times over.
 pub const BODY_MAX: usize = 10 << 20;
+/// Of a body beyond the limit so much is read, for the client to see its answer; then the connection is closed.
+const DISCARD_MAX: usize = 4 * BODY_MAX;
 /// Bodies up to here need no permit: what one connection may cost.
 const SMALL_BODY_MAX: usize = 64 << 10;
 /// Larger bodies that are read at once, so that unsigned requests hold at most 8 × 10 MiB.

@@ -1,0 +1,8 @@
+//! Real AWS clients against the control endpoint, served here over a plain state instead of the store.
+
+/// The endpoint under test: TLS on loopback, operations over a state in memory.
+mod served;
+/// Signatures by botocore, good and bad.
+mod signature;
+/// What is malformed or unknown gets AWS's error shape and changes nothing.
+mod malformed;
