@@ -318,3 +318,132 @@ impl Acknowledgements {
 pub fn compiler(settings: crate::snapshot::compile::Settings) -> Compiler {
     Box::new(move |committed| compile(&committed.state, &settings))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{ops::Caller, store::EmbeddedStore, writer::Writer};
+    use crate::model::{Draft, network::Vpc};
+    use crate::snapshot::{compile::Settings, envelope::Held, envelope::accept, host::HostSlice};
+    use serde_json::json;
+
+    fn create_vpc(
+        draft: &mut Draft,
+        _: &Caller,
+        input: Value,
+    ) -> Result<Value, crate::control::ops::ApiError> {
+        draft.put(Vpc {
+            id: input.as_str().unwrap_or_default().into(),
+            cidr: "10.0.0.0/16".parse().unwrap(),
+            index: 0,
+            dns_support: true,
+            dns_hostnames: true,
+            tags: Vec::new(),
+        });
+        Ok(input)
+    }
+
+    fn caller() -> Caller {
+        Caller {
+            account: String::new(),
+            region: String::new(),
+            access_key_id: String::new(),
+            principal: String::new(),
+        }
+    }
+
+    struct Control {
+        _directory: tempfile::TempDir,
+        socket: std::path::PathBuf,
+        key: Vec<u8>,
+        writer: WriterHandle,
+        acknowledged: watch::Receiver<u64>,
+    }
+
+    async fn control() -> Control {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("control.sock");
+        let store = EmbeddedStore::open(&directory.path().join("state.redb")).unwrap();
+        let (lowest, acknowledged) = watch::channel(0);
+        let (writer, handle) =
+            Writer::open(Box::new(store), acknowledged.clone(), Vec::new(), Vec::new()).unwrap();
+        tokio::spawn(writer.run());
+        let (signer, _) = Signer::generate().unwrap();
+        let key = signer.public_key();
+        let settings = Settings {
+            appliance: "test".to_owned(),
+            domain_suffix: "amazonaws.com".to_owned(),
+            gateways: BTreeMap::new(),
+            identity_root_pem: String::new(),
+            unseal: Box::new(|_| None),
+        };
+        let admit: Admit = Box::new(|_, role| *role == RoleId::Host);
+        let publisher = Publisher::new(signer, compiler(settings), admit, handle.clone(), lowest);
+        let path = socket.clone();
+        tokio::spawn(async move { publisher.run(&path).await });
+        Control { _directory: directory, socket, key, writer: handle, acknowledged }
+    }
+
+    async fn connect(control: &Control, role: RoleId, has: Option<Version>) -> Frames {
+        let stream = loop {
+            match UnixStream::connect(&control.socket).await {
+                Ok(stream) => break stream,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let mut frames = Framed::new(stream, codec());
+        tell(&mut frames, &ToControl::Hello { role, has }).await;
+        frames
+    }
+
+    async fn tell(frames: &mut Frames, message: &ToControl) {
+        frames.send(Bytes::from(serde_json::to_vec(message).unwrap())).await.unwrap();
+    }
+
+    async fn next(frames: &mut Frames) -> Option<Update> {
+        let frame = tokio::time::timeout(Duration::from_secs(10), frames.next()).await.unwrap()?.unwrap();
+        Some(serde_json::from_slice(&frame).unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_role_gets_the_whole_then_what_changed_and_its_acknowledgement_counts() {
+        let mut control = control().await;
+        control.writer.execute(create_vpc, caller(), json!("vpc-1")).await.unwrap();
+        let mut frames = connect(&control, RoleId::Host, None).await;
+        let first = next(&mut frames).await.unwrap();
+        assert!(matches!(first.body, Body::Whole(_)));
+        let mut held: Held = accept(&control.key, &RoleId::Host, None, first).unwrap();
+        while held.decode::<HostSlice>().unwrap().vpcs.is_empty() {
+            let update = next(&mut frames).await.unwrap();
+            held = accept(&control.key, &RoleId::Host, Some(&held), update).unwrap();
+        }
+        control.writer.execute(create_vpc, caller(), json!("vpc-2")).await.unwrap();
+        let second = next(&mut frames).await.unwrap();
+        assert!(matches!(second.body, Body::Patch { .. }));
+        held = accept(&control.key, &RoleId::Host, Some(&held), second).unwrap();
+        assert_eq!(held.decode::<HostSlice>().unwrap().vpcs.len(), 2);
+        let generation = held.statement.version.generation;
+        assert!(*control.acknowledged.borrow() < generation);
+        tell(&mut frames, &ToControl::Report(Report::Applied { generation })).await;
+        let told = control.acknowledged.wait_for(|lowest| *lowest >= generation);
+        tokio::time::timeout(Duration::from_secs(10), told).await.unwrap().unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_user_that_may_not_be_the_role_gets_nothing() {
+        let control = control().await;
+        let mut frames = connect(&control, RoleId::Gateway, None).await;
+        assert!(next(&mut frames).await.is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_no_message_ends_only_its_own_connection() {
+        let control = control().await;
+        let mut hostile = connect(&control, RoleId::Host, None).await;
+        next(&mut hostile).await.unwrap();
+        hostile.send(Bytes::from_static(b"{\"hello\":")).await.unwrap();
+        while next(&mut hostile).await.is_some() {}
+        let mut frames = connect(&control, RoleId::Host, None).await;
+        assert!(next(&mut frames).await.is_some());
+    }
+}

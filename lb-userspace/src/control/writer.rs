@@ -270,3 +270,101 @@ async fn until(wake: Option<TimestampMs>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::store::{EmbeddedStore, StoreError};
+    use crate::model::{id::Arn, task::Cluster};
+    use serde_json::json;
+
+    fn cluster(name: &str) -> Cluster {
+        let arn = Arn::new("ecs", "eu-central-1", "000000000000", format_args!("cluster/{name}"));
+        Cluster { arn, name: name.to_owned(), status: "ACTIVE".to_owned(), tags: Vec::new() }
+    }
+
+    fn caller() -> Caller {
+        Caller {
+            account: "000000000000".to_owned(),
+            region: "eu-central-1".to_owned(),
+            access_key_id: "AKIA".to_owned(),
+            principal: "arn:aws:iam::000000000000:root".to_owned(),
+        }
+    }
+
+    fn create(draft: &mut Draft, _: &Caller, input: Value) -> Result<Value, ApiError> {
+        draft.put(cluster(input.as_str().unwrap_or_default()));
+        Ok(input)
+    }
+
+    fn create_then_refuse(draft: &mut Draft, caller: &Caller, input: Value) -> Result<Value, ApiError> {
+        create(draft, caller, input)?;
+        Err(ApiError::validation("no"))
+    }
+
+    fn create_then_panic(draft: &mut Draft, caller: &Caller, input: Value) -> Result<Value, ApiError> {
+        create(draft, caller, input)?;
+        panic!("a defect");
+    }
+
+    /// A store on a disk that fails.
+    struct Broken;
+
+    impl Store for Broken {
+        fn load(&mut self) -> Result<(State, u64), StoreError> {
+            Ok((State::default(), 0))
+        }
+        fn commit(&mut self, _: &Writes, _: u64) -> Result<(), StoreError> {
+            Err(StoreError::Layout { found: 1, known: 2 })
+        }
+    }
+
+    fn start(store: Box<dyn Store>, reconcilers: Vec<Reconciler>) -> WriterHandle {
+        let (_, acknowledged) = watch::channel(0);
+        let (writer, handle) = Writer::open(store, acknowledged, reconcilers, Vec::new()).unwrap();
+        tokio::spawn(writer.run());
+        handle
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_answered_is_on_disk_and_what_is_refused_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.redb");
+        let handle = start(Box::new(EmbeddedStore::open(&path).unwrap()), Vec::new());
+        handle.execute(create, caller(), json!("one")).await.unwrap();
+        handle.execute(create_then_refuse, caller(), json!("two")).await.unwrap_err();
+        handle.execute(create_then_panic, caller(), json!("three")).await.unwrap_err();
+        let seen = handle.committed().borrow().state.clusters.clone();
+        assert_eq!(seen.len(), 1, "one was created");
+        let copy = directory.path().join("copy.redb");
+        std::fs::copy(&path, &copy).unwrap();
+        let (stored, generation) = EmbeddedStore::open(&copy).unwrap().load().unwrap();
+        assert_eq!(stored.clusters, seen);
+        assert_eq!(generation, 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_commit_that_fails_is_told_to_the_caller_and_changes_nothing() {
+        let handle = start(Box::new(Broken), Vec::new());
+        handle.execute(create, caller(), json!("one")).await.unwrap_err();
+        assert!(handle.committed().borrow().state.clusters.is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_change_and_its_consequences_are_seen_together() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(&directory.path().join("state.redb")).unwrap();
+        let follow: Reconciler = Box::new(|draft, _| {
+            let missing = draft.one::<Cluster>(cluster("one").arn.as_str()).is_some()
+                && draft.one::<Cluster>(cluster("consequence").arn.as_str()).is_none();
+            if missing {
+                draft.put(cluster("consequence"));
+            }
+            None
+        });
+        let handle = start(Box::new(store), vec![follow]);
+        handle.execute(create, caller(), json!("one")).await.unwrap();
+        let committed = handle.committed().borrow().clone();
+        assert_eq!((committed.state.clusters.len(), committed.generation), (2, 1));
+    }
+}
