@@ -30,6 +30,14 @@ impl LoadBalancerKind {
             Self::Network => "net",
         }
     }
+
+    /// AWS's word: `application` or `network`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Application => "application",
+            Self::Network => "network",
+        }
+    }
 }
 
 /// A load balancer.
