@@ -22,6 +22,31 @@ use crate::model::state::Draft;
 pub mod error;
 /// Addresses: network interfaces made on someone's behalf.
 pub mod interfaces;
+/// Lists in pages.
+pub mod paging;
+/// Times in answers.
+pub mod timestamp;
+/// A state to call operations on, for tests.
+#[cfg(test)]
+pub(crate) mod world;
+/// elbv2: what its resources share.
+pub mod elbv2;
+/// elbv2: keys, defaults and lawful values of attributes.
+pub mod attributes;
+/// elbv2: actions and conditions, between the wire and the model.
+pub mod actions;
+/// elbv2: load balancers.
+pub mod load_balancers;
+/// elbv2: listeners.
+pub mod listeners;
+/// elbv2: rules.
+pub mod rules;
+/// elbv2: target groups.
+pub mod target_groups;
+/// elbv2: targets and their health.
+pub mod targets;
+/// elbv2: tags.
+pub mod tags;
 /// sts: who am I.
 pub mod sts;
 
@@ -64,6 +89,14 @@ pub fn names(service: &str) -> impl Iterator<Item = &'static str> {
 
 fn tables(service: &str) -> &'static [&'static [Entry]] {
     match service {
+        "elbv2" => &[
+            load_balancers::OPERATIONS,
+            listeners::OPERATIONS,
+            rules::OPERATIONS,
+            target_groups::OPERATIONS,
+            targets::OPERATIONS,
+            tags::OPERATIONS,
+        ],
         "sts" => &[sts::OPERATIONS],
         _ => &[],
     }
