@@ -20,3 +20,5 @@ pub mod control;
 pub mod config;
 /// The composition: the command line, the supervisor, and one file a role.
 pub mod app;
+/// HTTP on both sides of a proxy: workers, accept, framing, hygiene, and the one forwarder.
+pub mod http;

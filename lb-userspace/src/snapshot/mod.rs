@@ -11,6 +11,8 @@ pub mod link;
 pub mod node;
 /// What the host role needs: networks, interfaces and tasks; and which roles to run.
 pub mod host;
+/// A node's verdicts on its targets, and which targets may get something new.
+pub mod verdict;
 /// What roles tell control.
 pub mod report;
 /// Names of namespaces and devices on a host.

@@ -1,0 +1,190 @@
+//! One connection to a target and the exchange on it.
+//!
+//! hyper's client connection is driven by the task that wants its answer, not by a task of its own: a request costs no
+//! hop between tasks. Idle connections are looked at when they are taken from the pool and when it is swept.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, Connection, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::time::Sleep;
+
+use super::{
+    body::{Progress, RequestBody},
+    connect::TargetStream,
+    wire::{Trace, Wire},
+};
+
+/// A connection to a target: one exchange at a time.
+pub struct TargetConnection<S: TargetStream> {
+    sender: SendRequest<RequestBody>,
+    connection: Connection<TokioIo<Wire<S>>, RequestBody>,
+    trace: Rc<Trace>,
+    request: Option<Rc<Progress>>,
+    idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    ended: bool,
+    spoiled: bool,
+}
+
+/// Why an exchange gave no response.
+pub struct ExchangeError {
+    /// What happened.
+    pub kind: ExchangeErrorKind,
+    /// The request, if nothing of it was taken.
+    pub request: Option<Request<RequestBody>>,
+}
+
+/// See [`ExchangeError`].
+#[derive(Debug)]
+pub enum ExchangeErrorKind {
+    /// The connection ended; what the target can have seen is in the trace.
+    Closed(Option<hyper::Error>),
+    /// The response's head is not HTTP/1, or too large.
+    Malformed(hyper::Error),
+    /// Nothing moved for too long.
+    Idle,
+}
+
+impl<S: TargetStream> TargetConnection<S> {
+    /// Makes an HTTP/1.1 connection of a stream.
+    pub async fn open(stream: S) -> hyper::Result<Box<Self>> {
+        let (wire, trace) = Wire::new(stream);
+        let (sender, connection) = http1::Builder::new()
+            .max_header_size(RESPONSE_HEAD)
+            .max_buf_size(BUFFER)
+            .handshake(TokioIo::new(wire))
+            .await?;
+        Ok(Box::new(Self {
+            sender,
+            connection,
+            trace,
+            request: None,
+            idle: Duration::ZERO,
+            timer: None,
+            ended: false,
+            spoiled: false,
+        }))
+    }
+
+    /// What went over the stream since the last request began.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Sends a request and waits for the response's head. `idle` bounds every pause, from here to the body's end.
+    pub async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+        idle: Duration,
+    ) -> Result<Response<Incoming>, ExchangeError> {
+        self.trace.begin();
+        self.request = Some(request.body().progress());
+        self.idle = idle;
+        let mut response = pin!(self.sender.try_send_request(request));
+        // The answer comes out of driving the connection, here: the channel's own wake-up would be spurious.
+        let mut quiet = Context::from_waker(Waker::noop());
+        let failure = poll_fn(|cx| {
+            let ended = self.drive(cx).is_ready();
+            match response.as_mut().poll(&mut quiet) {
+                Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+                Poll::Ready(Err(mut failure)) => {
+                    let request = failure.take_message();
+                    let error = failure.into_error();
+                    let kind = if error.is_parse() || error.is_parse_too_large() {
+                        ExchangeErrorKind::Malformed(error)
+                    } else {
+                        ExchangeErrorKind::Closed(Some(error))
+                    };
+                    Poll::Ready(Err(ExchangeError { kind, request }))
+                }
+                Poll::Pending if ended => {
+                    Poll::Ready(Err(ExchangeError { kind: ExchangeErrorKind::Closed(None), request: None }))
+                }
+                Poll::Pending if self.poll_idle(cx).is_ready() => {
+                    Poll::Ready(Err(ExchangeError { kind: ExchangeErrorKind::Idle, request: None }))
+                }
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        let result = failure.await;
+        if result.is_err() {
+            self.spoiled = true;
+        }
+        result
+    }
+
+    /// Moves bytes. Ready: the connection is over.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.ended && self.connection.poll_without_shutdown(cx).is_ready() {
+            self.ended = true;
+        }
+        if self.ended { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Ready when nothing has moved for too long. One timer serves all of a connection's exchanges: it is set again
+    /// only when it fires, so that a request does not touch the runtime's timer wheel.
+    pub(super) fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let idle = self.idle;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+        let due = self.trace.moved() + idle;
+        if timer.deadline().into_std() > due + TIMER_SLACK {
+            timer.as_mut().reset(due.into());
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= due {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(due.into());
+        }
+        Poll::Pending
+    }
+
+    /// The next exchange could read this one's bytes: never use it again.
+    pub(super) fn spoil(&mut self) {
+        self.spoiled = true;
+    }
+
+    /// Whether another request may go over it: the last exchange is whole in both directions, nothing is left over
+    /// and the other end has not closed.
+    pub(super) fn is_reusable(&mut self) -> bool {
+        // A response before the end of its request leaves the rest of that request in front of the next one.
+        if self.spoiled || self.request.as_ref().is_some_and(|request| !request.is_done()) {
+            return false;
+        }
+        // Bytes beyond the response make hyper end the connection here.
+        let over = self.drive(&mut Context::from_waker(Waker::noop())).is_ready();
+        !over && self.sender.is_ready()
+    }
+
+    /// As [`Self::is_reusable`], asking the kernel as well.
+    pub(super) fn is_surely_reusable(&mut self) -> bool {
+        self.trace.doubt();
+        self.is_reusable()
+    }
+
+    /// After 101: the stream, and what was read of it beyond the response.
+    pub(super) async fn into_stream(mut self) -> (S, Bytes) {
+        poll_fn(|cx| self.drive(cx)).await;
+        let parts = self.connection.into_parts();
+        (parts.io.into_inner().into_inner(), parts.read_buf)
+    }
+}
+
+/// An application load balancer's limit for all headers of a response.
+const RESPONSE_HEAD: usize = 32 << 10;
+/// hyper's read and write buffers: bodies move in pieces up to this.
+const BUFFER: usize = 128 << 10;
+/// How much later than it should a timer may be set: it is then set anew.
+const TIMER_SLACK: Duration = Duration::from_millis(100);
