@@ -50,6 +50,11 @@ impl Name {
         for place in pins_and_cgroups(self.as_str()) {
             remove_tree(&place);
         }
+        for hosts in entries(HOSTS).into_iter().filter(|entry| entry.starts_with(&self.prefix())) {
+            let _ = fs::remove_dir_all(Path::new(HOSTS).join(hosts));
+        }
+        // Only when it is empty: others may have put something there.
+        let _ = fs::remove_dir(HOSTS);
         let _ = fs::remove_dir_all(self.directory());
     }
 
@@ -78,7 +83,7 @@ pub fn process_file(directory: &Path) -> PathBuf {
 
 fn remove_leftovers() {
     let temporary = std::env::temp_dir().display().to_string();
-    let mut names: Vec<String> = [NAMESPACES, temporary.as_str()]
+    let mut names: Vec<String> = [NAMESPACES, HOSTS, temporary.as_str()]
         .iter()
         .flat_map(|place| entries(place))
         .filter_map(|entry| lab_in(entry.strip_prefix("gh-")?))
@@ -178,6 +183,8 @@ fn quietly(command: &mut Command) {
 }
 
 const NAMESPACES: &str = "/run/netns";
+/// Files that `ip netns exec` lays over those in /etc, by namespace.
+const HOSTS: &str = "/etc/netns";
 const PINS: &str = "/sys/fs/bpf";
 
 #[cfg(test)]
