@@ -45,7 +45,11 @@ fn an_appliance_ends_when_its_lab_is_killed() {
     lab.appliance().kill().unwrap();
     for child in String::from_utf8(children.stdout).unwrap().lines() {
         let gone = || Ok((!std::path::Path::new("/proc").join(child).join("exe").exists()).then_some(()));
-        let waited = gatehouse_tests::lab::wait::Wait::default().until("end of a role", std::time::Duration::from_secs(5), gone);
+        let waited = gatehouse_tests::lab::wait::Wait::default().until(
+            "end of a role",
+            std::time::Duration::from_secs(5),
+            gone,
+        );
         waited.unwrap();
     }
 }
