@@ -35,6 +35,8 @@ pub struct TaskDefinition {
     pub network_mode: String,
     /// Its containers.
     pub containers: Vec<ContainerDefinition>,
+    /// Roles and platform, as given.
+    pub recorded: Recorded,
     /// `ACTIVE` or `INACTIVE`.
     pub status: String,
     /// When it was registered.
@@ -42,6 +44,9 @@ pub struct TaskDefinition {
     /// Its tags.
     pub tags: Tags,
 }
+
+/// Members of a request that are kept and shown as they were given, and that nothing acts on.
+pub type Recorded = serde_json::Map<String, serde_json::Value>;
 
 /// A container of a task definition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +71,8 @@ pub struct ContainerDefinition {
     pub essential: bool,
     /// Seconds from SIGTERM to SIGKILL; default 30.
     pub stop_timeout_s: u32,
+    /// MemoryReservation, log configuration and labels, as given.
+    pub recorded: Recorded,
 }
 
 /// A port of a container.
@@ -77,6 +84,8 @@ pub struct PortMapping {
     pub host_port: u16,
     /// `tcp` or `udp`.
     pub protocol: String,
+    /// Its name, as given.
+    pub name: Option<String>,
 }
 
 /// A service: keeps a number of tasks running.
@@ -108,6 +117,8 @@ pub struct EcsService {
     pub created_at: TimestampMs,
     /// When it became `INACTIVE`; kept for an hour.
     pub inactive_since: Option<TimestampMs>,
+    /// Grace period and placement strategy, as given.
+    pub recorded: Recorded,
     /// ClientToken of its creation.
     pub client_token: Option<String>,
     /// Whether it has as many running tasks as desired, all of its newest deployment.

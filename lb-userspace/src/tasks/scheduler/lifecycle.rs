@@ -103,7 +103,7 @@ impl Round<'_> {
             }
             TaskStatus::Running if stop => {
                 let registered = self.withdraw(task);
-                let (now, generation) = (self.now(), self.generation + 1);
+                let (now, generation) = (self.now(), self.generation);
                 self.draft.edit::<Task>(task.arn.as_str(), |row| {
                     row.deactivating_since = Some(now);
                     row.withdrawn_in_generation = registered.then_some(generation);

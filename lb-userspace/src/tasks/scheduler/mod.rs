@@ -22,7 +22,6 @@ use crate::model::{
     discovery::{DiscoveryInstance, Operation},
     id::{Arn, TimestampMs},
     state::Draft,
-    target_group::Target,
     task::{EcsService, ServiceEvent, Task, TaskDefinition, TaskStatus},
 };
 
@@ -43,11 +42,11 @@ pub use lifecycle::apply_report;
 /// Run it on the draft of every operation and report before that draft is committed (once per group of them is enough),
 /// whenever `acknowledged` rises, and at the time it answered.
 ///
-/// - `generation`: the newest generation that was compiled so far. What this draft changes is in a later one.
-///   Generations never fall, not even over a restart of control.
+/// - `generation`: the one that the commit of this draft will have. Generations never fall, not even over a restart of
+///   control.
 /// - `acknowledged`: the lowest generation that every connected gateway, link and node has applied. One whose slice did
-///   not change counts as having applied; with none connected it is `generation`. A data plane that is not connected
-///   cannot be waited for; the deregistration delay is what protects its clients.
+///   not change counts as having applied; with none connected nobody is waited for, and it is the highest number there
+///   is. A data plane that is not connected cannot be waited for; the drain is what protects its clients.
 pub fn reconcile(draft: &mut Draft, acknowledged: u64, generation: u64) -> Option<TimestampMs> {
     let mut round = Round { draft, acknowledged, generation, wake: None };
     round.expire();
@@ -91,16 +90,13 @@ impl Round<'_> {
         self.acknowledged >= generation || self.is_due(since.saturating_add(ACKNOWLEDGE_LIMIT_MS))
     }
 
-    /// Removes what is over: drained targets and instances, and stopped tasks, inactive services and operations that
-    /// were kept long enough.
+    /// Removes what is over: drained instances, and stopped tasks, inactive services and operations that were kept long
+    /// enough. Drained targets are removed by the operations on targets.
     fn expire(&mut self) {
-        let mut targets = self.due_rows::<Target>(|target| target.draining.map(|draining| draining.until));
         let mut instances = self.due_rows::<DiscoveryInstance>(|instance| instance.draining_until);
-        // A task that is being withdrawn takes its registrations along itself, once that is acknowledged.
-        let withdrawn = self.withdrawn_keys();
-        targets.retain(|key| !withdrawn.contains(key));
+        // A task that is being withdrawn takes its instances along itself, once that is acknowledged.
+        let withdrawn = self.withdrawn_instances();
         instances.retain(|key| !withdrawn.contains(key));
-        targets.iter().for_each(|key| _ = self.draft.remove::<Target>(key));
         instances.iter().for_each(|key| _ = self.draft.remove::<DiscoveryInstance>(key));
 
         for key in self.due_rows::<Task>(|task| Some(task.stopped_at? + STOPPED_KEPT_MS)) {
@@ -142,7 +138,7 @@ impl Round<'_> {
             self.draft.all::<Operation>().filter(|row| finished_at(row).is_none()).cloned().collect();
         for operation in open {
             let Some(generation) = operation.waits_for_generation else {
-                let generation = self.generation + 1;
+                let generation = self.generation;
                 self.is_due(operation.created_at.saturating_add(ACKNOWLEDGE_LIMIT_MS));
                 self.draft.edit::<Operation>(&operation.id, |row| {
                     row.status = "PENDING".to_owned();

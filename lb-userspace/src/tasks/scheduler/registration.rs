@@ -134,15 +134,12 @@ impl Round<'_> {
         }
     }
 
-    /// The rows of every registration whose task still waits for its withdrawal to be acknowledged.
-    pub(super) fn withdrawn_keys(&self) -> BTreeSet<String> {
+    /// The Cloud Map instances whose task still waits for its withdrawal to be acknowledged.
+    pub(super) fn withdrawn_instances(&self) -> BTreeSet<String> {
         self.draft
             .all::<Task>()
             .filter(|task| task.last_status == TaskStatus::Deactivating)
-            .flat_map(|task| {
-                let targets = self.registered_targets(task).into_iter().map(|(_, key)| key);
-                targets.chain(self.registered_instances(task).into_iter().map(|(_, key)| key))
-            })
+            .flat_map(|task| self.registered_instances(task).into_iter().map(|(_, key)| key))
             .collect()
     }
 

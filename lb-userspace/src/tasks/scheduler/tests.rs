@@ -9,7 +9,7 @@ use crate::model::{
     id::InstanceId,
     load_balancer::{Action, Listener, WeightedTargetGroup},
     network::{Instance, InstanceState, Subnet},
-    target_group::{HealthCheck, TargetGroup, TargetHealth, TargetHealthState, TargetType},
+    target_group::{HealthCheck, Target, TargetGroup, TargetHealth, TargetHealthState, TargetType},
     task::{
         Cluster, ContainerDefinition, PortBinding, PortMapping, ServiceDeployment, ServiceLoadBalancer,
         ServiceRegistry,
@@ -98,7 +98,7 @@ impl World {
         seed[..8].copy_from_slice(&self.turn.to_le_bytes());
         let mut draft = Draft::new(self.state.clone(), self.now, seed);
         change(&mut draft);
-        self.wake = reconcile(&mut draft, self.acknowledged, self.generation);
+        self.wake = reconcile(&mut draft, self.acknowledged, self.generation + 1);
         let changed = draft.is_changed();
         self.state = draft.finish().0;
         self.generation += u64::from(changed);
@@ -215,12 +215,19 @@ fn task_definition(revision: u32, host_port: u16) -> TaskDefinition {
             command: vec![],
             entry_point: vec![],
             environment: BTreeMap::new(),
-            port_mappings: vec![PortMapping { container_port: 80, host_port, protocol: "tcp".into() }],
+            port_mappings: vec![PortMapping {
+                container_port: 80,
+                host_port,
+                protocol: "tcp".into(),
+                name: None,
+            }],
             cpu: 0,
             memory_mib: None,
             essential: true,
             stop_timeout_s: 30,
+            recorded: Default::default(),
         }],
+        recorded: Default::default(),
         status: "ACTIVE".into(),
         registered_at: 0,
         tags: vec![],
@@ -330,6 +337,7 @@ fn service(desired_count: u32) -> EcsService {
         status: "ACTIVE".into(),
         created_at: 0,
         inactive_since: None,
+        recorded: Default::default(),
         client_token: None,
         is_steady: false,
         crash_streak: 0,
