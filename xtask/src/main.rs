@@ -7,6 +7,8 @@ mod shell;
 mod setup;
 /// Compiles the kernel programs, then the appliance.
 mod build;
+/// Makes the lab, deploys the example, serves or drives load.
+mod run;
 /// Runs every test, those of the kernel and the network included.
 mod test;
 /// Derives the tables of the AWS wire from botocore's models.
@@ -32,6 +34,15 @@ enum Command {
     Setup,
     /// Compile the kernel programs and the appliance in release mode
     Build,
+    /// Build, make the lab, deploy the example, and serve until Ctrl-C (as root)
+    Run {
+        /// Drive each integration for this many seconds instead, print what it cost, and exit
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+        load: Option<u64>,
+        /// Write one JSON object here once everything serves: endpoint, CA, credentials, namespaces, URLs
+        #[arg(long, value_name = "PATH")]
+        ready_file: Option<std::path::PathBuf>,
+    },
     /// Run every test, the kernel and network ones included (as root)
     Test {
         /// Run only tests whose names contain one of these
@@ -53,6 +64,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Setup => setup::setup().map(|_| ()),
         Command::Build => build::build(),
+        Command::Run { load, ready_file } => run::run(load, ready_file.as_deref()),
         Command::Test { filters } => test::test(&filters),
         Command::Shapes { models } => shapes::shapes(models),
         Command::Tidy => tidy::tidy(),

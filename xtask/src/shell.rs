@@ -23,6 +23,12 @@ pub(crate) fn say(message: &str) {
     eprintln!("xtask: {message}");
 }
 
+/// Shows a result, on standard output.
+#[expect(clippy::print_stdout, reason = "the one printing function for results")]
+pub(crate) fn show(text: &str) {
+    println!("{text}");
+}
+
 /// Runs a command with its output on the terminal; fails with the command line when it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = spell(command);

@@ -5,7 +5,7 @@ use std::{
     env, fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::Duration,
 };
@@ -57,6 +57,14 @@ impl Appliance {
     /// Process id of the supervisor.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its end, if it has ended.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().context("watching the appliance")
     }
 
     /// Waits until control serves, and returns how to reach it.
