@@ -47,6 +47,20 @@ pub mod target_groups;
 pub mod targets;
 /// elbv2: tags.
 pub mod tags;
+/// apigatewayv2: what its resources share.
+pub mod apigatewayv2;
+/// apigatewayv2: HTTP APIs, and tags.
+pub mod apis;
+/// apigatewayv2: integrations.
+pub mod integrations;
+/// apigatewayv2: routes.
+pub mod routes;
+/// apigatewayv2: deployments.
+pub mod deployments;
+/// apigatewayv2: stages.
+pub mod stages;
+/// apigatewayv2: VPC links.
+pub mod vpc_links;
 /// sts: who am I.
 pub mod sts;
 
@@ -96,6 +110,14 @@ fn tables(service: &str) -> &'static [&'static [Entry]] {
             target_groups::OPERATIONS,
             targets::OPERATIONS,
             tags::OPERATIONS,
+        ],
+        "apigatewayv2" => &[
+            apis::OPERATIONS,
+            integrations::OPERATIONS,
+            routes::OPERATIONS,
+            deployments::OPERATIONS,
+            stages::OPERATIONS,
+            vpc_links::OPERATIONS,
         ],
         "sts" => &[sts::OPERATIONS],
         _ => &[],
