@@ -16,7 +16,7 @@ use super::privilege;
 use crate::config::Config;
 use crate::control::{
     api::{Credentials, Endpoint, Executor, metrics::EndpointMetrics},
-    ops::{ApiError, Caller, Handler, targets},
+    ops::{ApiError, Caller, Handler, instances},
     publish::{Publisher, compiler},
     store::EmbeddedStore,
     writer::{Reconciler, ReportHandler, Writer, WriterHandle},
@@ -31,9 +31,7 @@ use crate::sigv4::{AccessKey, SecretKey};
 use crate::snapshot::{
     compile::Settings,
     envelope::{RoleId, Signer},
-    report::Report,
 };
-use crate::tasks::scheduler;
 
 /// Threads of the runtime: one compiles and commits while another answers.
 const THREADS: usize = 2;
@@ -68,7 +66,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let credentials = open_credentials(&config)?;
     identity::file::write_text(&config.ca_file(), authorities.front_door.root_pem())?;
 
-    let (acknowledged_sender, acknowledged) = watch::channel(u64::MAX);
+    let (acknowledged_sender, acknowledged) = watch::channel(0);
     let store = Box::new(EmbeddedStore::open(&directory.join("state.redb"))?);
     let reconcilers = reconcilers(&config, &authorities, &seal);
     let (writer, handle) = Writer::open(store, acknowledged, reconcilers, report_handlers())?;
@@ -115,28 +113,19 @@ fn reconcilers(config: &Config, authorities: &Arc<Authorities>, seal: &Arc<Seal>
         gateway: GATEWAY_NAME.to_owned(),
     };
     let (authorities, seal) = (Arc::clone(authorities), Arc::clone(seal));
-    vec![Box::new(move |draft, _| match identity::issue::reconcile(draft, &authorities, &seal, &names) {
-        Ok(next) => Some(next),
-        Err(error) => {
-            tracing::error!(%error, "certificates could not be issued");
-            Some(draft.now() + 60_000)
-        }
-    })]
+    let issue: Reconciler =
+        Box::new(move |draft, _| match identity::issue::reconcile(draft, &authorities, &seal, &names) {
+            Ok(next) => Some(next),
+            Err(error) => {
+                tracing::error!(%error, "certificates could not be issued");
+                Some(draft.now() + 60_000)
+            }
+        });
+    vec![issue, Box::new(|draft, _| instances::reconcile(draft))]
 }
 
 fn report_handlers() -> Vec<ReportHandler> {
-    vec![
-        Box::new(|draft, _, report| match report {
-            Report::TargetHealth { target_group, target, registered_at, health } => {
-                targets::apply_health(draft, target_group, target, *registered_at, health.clone());
-            }
-            Report::TargetDrained { target_group, target } => {
-                targets::apply_drained(draft, target_group, target);
-            }
-            _ => {}
-        }),
-        Box::new(|draft, _, report| scheduler::apply_report(draft, report)),
-    ]
+    Vec::new()
 }
 
 fn settings(config: &Config, authorities: &Authorities, seal: Arc<Seal>) -> Settings {

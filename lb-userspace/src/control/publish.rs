@@ -54,8 +54,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// The newest generation that all connected data planes have applied is told through `acknowledged`; with none
-    /// connected, the highest number there is.
+    /// The newest generation that all connected data planes have applied is told through `acknowledged`.
     pub fn new(
         signer: Signer,
         compiler: Compiler,
@@ -282,8 +281,8 @@ impl Applied {
 
 impl Acknowledgements {
     fn seen(&self, connection: u64, role: &RoleId, generation: u64, sent: Option<u64>) {
-        // Only data planes carry traffic that a change must not lose.
-        if !matches!(role, RoleId::Gateway | RoleId::Link(_) | RoleId::Node(_)) {
+        // The supervisor only starts and stops processes: no traffic depends on when.
+        if *role == RoleId::Supervisor {
             return;
         }
         self.change(|connections| {
@@ -310,7 +309,7 @@ impl Acknowledgements {
     fn change(&self, change: impl FnOnce(&mut HashMap<u64, Applied>)) {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut connections);
-        let lowest = connections.values().map(|applied| applied.generation()).min().unwrap_or(u64::MAX);
+        let lowest = connections.values().map(|applied| applied.generation()).min().unwrap_or(0);
         self.lowest.send_if_modified(|now| std::mem::replace(now, lowest) != lowest);
     }
 }
@@ -324,25 +323,22 @@ pub fn compiler(settings: crate::snapshot::compile::Settings) -> Compiler {
 mod tests {
     use super::*;
     use crate::control::{ops::Caller, store::EmbeddedStore, writer::Writer};
-    use crate::model::{Draft, api::Api};
-    use crate::snapshot::{compile::Settings, envelope::Held, envelope::accept, gateway::GatewaySlice};
+    use crate::model::{Draft, network::Vpc};
+    use crate::snapshot::{compile::Settings, envelope::Held, envelope::accept, host::HostSlice};
     use serde_json::json;
 
-    fn create_api(
+    fn create_vpc(
         draft: &mut Draft,
         _: &Caller,
         input: Value,
     ) -> Result<Value, crate::control::ops::ApiError> {
-        draft.put(Api {
+        draft.put(Vpc {
             id: input.as_str().unwrap_or_default().into(),
-            name: "test".to_owned(),
-            description: None,
-            region: "eu-central-1".to_owned(),
-            disable_execute_api_endpoint: false,
-            route_selection_expression: String::new(),
-            version: None,
-            created_at: 0,
-            tags: BTreeMap::new(),
+            cidr: "10.0.0.0/16".parse().unwrap(),
+            index: 0,
+            dns_support: true,
+            dns_hostnames: true,
+            tags: Vec::new(),
         });
         Ok(input)
     }
@@ -368,7 +364,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("control.sock");
         let store = EmbeddedStore::open(&directory.path().join("state.redb")).unwrap();
-        let (lowest, acknowledged) = watch::channel(u64::MAX);
+        let (lowest, acknowledged) = watch::channel(0);
         let (writer, handle) =
             Writer::open(Box::new(store), acknowledged.clone(), Vec::new(), Vec::new()).unwrap();
         tokio::spawn(writer.run());
@@ -381,7 +377,7 @@ mod tests {
             identity_root_pem: String::new(),
             unseal: Box::new(|_| None),
         };
-        let admit: Admit = Box::new(|_, role| *role == RoleId::Gateway);
+        let admit: Admit = Box::new(|_, role| *role == RoleId::Host);
         let publisher = Publisher::new(signer, compiler(settings), admit, handle.clone(), lowest);
         let path = socket.clone();
         tokio::spawn(async move { publisher.run(&path).await });
@@ -412,20 +408,20 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_role_gets_the_whole_then_what_changed_and_its_acknowledgement_counts() {
         let mut control = control().await;
-        control.writer.execute(create_api, caller(), json!("api-1")).await.unwrap();
-        let mut frames = connect(&control, RoleId::Gateway, None).await;
+        control.writer.execute(create_vpc, caller(), json!("vpc-1")).await.unwrap();
+        let mut frames = connect(&control, RoleId::Host, None).await;
         let first = next(&mut frames).await.unwrap();
         assert!(matches!(first.body, Body::Whole(_)));
-        let mut held: Held = accept(&control.key, &RoleId::Gateway, None, first).unwrap();
-        while held.decode::<GatewaySlice>().unwrap().apis.is_empty() {
+        let mut held: Held = accept(&control.key, &RoleId::Host, None, first).unwrap();
+        while held.decode::<HostSlice>().unwrap().vpcs.is_empty() {
             let update = next(&mut frames).await.unwrap();
-            held = accept(&control.key, &RoleId::Gateway, Some(&held), update).unwrap();
+            held = accept(&control.key, &RoleId::Host, Some(&held), update).unwrap();
         }
-        control.writer.execute(create_api, caller(), json!("api-2")).await.unwrap();
+        control.writer.execute(create_vpc, caller(), json!("vpc-2")).await.unwrap();
         let second = next(&mut frames).await.unwrap();
         assert!(matches!(second.body, Body::Patch { .. }));
-        held = accept(&control.key, &RoleId::Gateway, Some(&held), second).unwrap();
-        assert_eq!(held.decode::<GatewaySlice>().unwrap().apis.len(), 2);
+        held = accept(&control.key, &RoleId::Host, Some(&held), second).unwrap();
+        assert_eq!(held.decode::<HostSlice>().unwrap().vpcs.len(), 2);
         let generation = held.statement.version.generation;
         assert!(*control.acknowledged.borrow() < generation);
         tell(&mut frames, &ToControl::Report(Report::Applied { generation })).await;
@@ -436,18 +432,18 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_user_that_may_not_be_the_role_gets_nothing() {
         let control = control().await;
-        let mut frames = connect(&control, RoleId::Host, None).await;
+        let mut frames = connect(&control, RoleId::Gateway, None).await;
         assert!(next(&mut frames).await.is_none());
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_is_no_message_ends_only_its_own_connection() {
         let control = control().await;
-        let mut hostile = connect(&control, RoleId::Gateway, None).await;
+        let mut hostile = connect(&control, RoleId::Host, None).await;
         next(&mut hostile).await.unwrap();
         hostile.send(Bytes::from_static(b"{\"hello\":")).await.unwrap();
         while next(&mut hostile).await.is_some() {}
-        let mut frames = connect(&control, RoleId::Gateway, None).await;
+        let mut frames = connect(&control, RoleId::Host, None).await;
         assert!(next(&mut frames).await.is_some());
     }
 }

@@ -251,7 +251,6 @@ mod tests {
             status: VpcLinkStatus::Pending,
             status_message: String::new(),
             created_at: NOW,
-            deleting_since: None,
             tags: BTreeMap::new(),
         }
     }

@@ -177,4 +177,16 @@ pub enum InstanceState {
     Running,
     /// Being taken down.
     ShuttingDown,
+    /// Gone, with its address; shown for an hour.
+    Terminated {
+        /// When it ended.
+        at: TimestampMs,
+    },
+}
+
+impl InstanceState {
+    /// Whether the machine is there or on its way, rather than going or gone.
+    pub fn is_alive(self) -> bool {
+        matches!(self, Self::Pending | Self::Running)
+    }
 }

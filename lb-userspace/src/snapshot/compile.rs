@@ -26,7 +26,7 @@ use crate::model::{
     discovery::{DiscoveryInstance, DiscoveryService},
     id::{Arn, SecurityGroupId, VpcId, VpcLinkId},
     load_balancer::{Action, LoadBalancer, LoadBalancerKind},
-    network::{InstanceState, SecurityGroupPeer, SecurityGroupRule},
+    network::{SecurityGroupPeer, SecurityGroupRule},
     target_group::Target,
     task::TaskStatus,
 };
@@ -292,7 +292,7 @@ fn host_slice(state: &State, settings: &Settings, security_groups: Groups) -> Ho
     let instances = state
         .instances
         .values()
-        .filter(|instance| instance.state != InstanceState::ShuttingDown)
+        .filter(|instance| instance.state.is_alive())
         .map(|instance| {
             let host = HostInstance {
                 namespace: names::instance_namespace(&settings.appliance, &instance.id),

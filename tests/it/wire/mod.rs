@@ -6,3 +6,5 @@ mod served;
 mod signature;
 /// What is malformed or unknown gets AWS's error shape and changes nothing.
 mod malformed;
+/// ec2: VPCs, subnets, security groups, instances, tags.
+mod network_resources;

@@ -47,20 +47,22 @@ pub mod target_groups;
 pub mod targets;
 /// elbv2: tags.
 pub mod tags;
-/// apigatewayv2: what its resources share.
-pub mod apigatewayv2;
-/// apigatewayv2: HTTP APIs, and tags.
-pub mod apis;
-/// apigatewayv2: integrations.
-pub mod integrations;
-/// apigatewayv2: routes.
-pub mod routes;
-/// apigatewayv2: deployments.
-pub mod deployments;
-/// apigatewayv2: stages.
-pub mod stages;
-/// apigatewayv2: VPC links.
-pub mod vpc_links;
+/// ec2: what its resources share.
+pub mod ec2;
+/// ec2: VPCs.
+pub mod vpcs;
+/// ec2: subnets and zones.
+pub mod subnets;
+/// ec2: security groups.
+pub mod security_groups;
+/// ec2: the rules of security groups.
+pub mod security_group_rules;
+/// ec2: network interfaces.
+pub mod network_interfaces;
+/// ec2: instances.
+pub mod instances;
+/// ec2: tags.
+pub mod ec2_tags;
 /// sts: who am I.
 pub mod sts;
 
@@ -111,13 +113,14 @@ fn tables(service: &str) -> &'static [&'static [Entry]] {
             targets::OPERATIONS,
             tags::OPERATIONS,
         ],
-        "apigatewayv2" => &[
-            apis::OPERATIONS,
-            integrations::OPERATIONS,
-            routes::OPERATIONS,
-            deployments::OPERATIONS,
-            stages::OPERATIONS,
-            vpc_links::OPERATIONS,
+        "ec2" => &[
+            vpcs::OPERATIONS,
+            subnets::OPERATIONS,
+            security_groups::OPERATIONS,
+            security_group_rules::OPERATIONS,
+            network_interfaces::OPERATIONS,
+            instances::OPERATIONS,
+            ec2_tags::OPERATIONS,
         ],
         "sts" => &[sts::OPERATIONS],
         _ => &[],

@@ -19,7 +19,7 @@ use super::{
 use crate::model::{
     Resource,
     id::{Arn, TimestampMs},
-    network::{Instance, InstanceState, Vpc},
+    network::{Instance, Vpc},
     state::{Draft, State},
     target_group::{Draining, Target, TargetGroup, TargetHealth, TargetHealthState, TargetKey, TargetType},
 };
@@ -122,7 +122,7 @@ fn locate(state: &State, group: &TargetGroup, id: &str, zone: Option<&str>) -> R
             else {
                 return invalid(format!("The following targets are not valid instances: '{id}'"));
             };
-            if instance.state == InstanceState::ShuttingDown {
+            if !instance.state.is_alive() {
                 return invalid(format!(
                     "The following targets are not in a running state and cannot be registered: '{id}'"
                 ));

@@ -166,7 +166,7 @@ impl Round<'_> {
     fn is_instance_gone(&self, task: &Task) -> bool {
         self.draft
             .one::<Instance>(task.instance_id.as_str())
-            .is_none_or(|instance| instance.state == InstanceState::ShuttingDown)
+            .is_none_or(|instance| !instance.state.is_alive())
     }
 
     /// Ends a task whose process is gone: it is known nowhere any more, without a drain, as there is nothing to drain.
