@@ -12,6 +12,8 @@ pub mod snapshot;
 pub mod identity;
 /// Addresses, namespaces and security groups on a Linux host.
 pub mod network;
+/// The VPC link: framed reusable lanes between link agents and gateways.
+pub mod tunnel;
 /// ECS: where tasks go, when they start, register, drain and stop, and the driver that runs them.
 pub mod tasks;
 /// The control plane: AWS's APIs over a durable state.
