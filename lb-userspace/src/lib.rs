@@ -4,6 +4,8 @@
 
 /// The nouns: resources, their identifiers, and the state that holds them.
 pub mod model;
+/// Metrics: names, counters, exposition.
+pub mod telemetry;
 /// AWS Signature Version 4, verified and made.
 pub mod sigv4;
 /// State compiled to what each role needs: slices, and the differences between two of them.
@@ -12,6 +14,12 @@ pub mod snapshot;
 pub mod identity;
 /// Addresses, namespaces and security groups on a Linux host.
 pub mod network;
+/// HTTP on both sides of a proxy: workers, accept, framing, hygiene, and the one forwarder.
+pub mod http;
+/// Health checks: when a target is healthy, and who asks it.
+pub mod health;
+/// The application load balancer: listen, match rules, choose a target, forward.
+pub mod proxy;
 /// The VPC link: framed reusable lanes between link agents and gateways.
 pub mod tunnel;
 /// ECS: where tasks go, when they start, register, drain and stop, and the driver that runs them.
@@ -22,5 +30,3 @@ pub mod control;
 pub mod config;
 /// The composition: the command line, the supervisor, and one file a role.
 pub mod app;
-/// HTTP on both sides of a proxy: workers, accept, framing, hygiene, and the one forwarder.
-pub mod http;

@@ -1,0 +1,161 @@
+//! One check: a connection, for HTTP a request, an outcome.
+//!
+//! As AWS's health checkers ask: a new connection each time, Host is the target's address and port.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::{machine::Outcome, matcher::Matcher};
+use crate::{http::listen::connect_from, model::target_group::HealthCheck};
+
+/// What is asked of one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// Where.
+    pub target: SocketAddr,
+    /// From which of the load balancer's addresses.
+    pub source: Option<Ipv4Addr>,
+    /// What, how often, how long.
+    pub settings: HealthCheck,
+}
+
+impl Check {
+    /// Asks once.
+    pub async fn run(&self) -> Outcome {
+        let limit = Duration::from_secs(u64::from(self.settings.timeout_s));
+        match timeout(limit, self.ask()).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Outcome::TimedOut,
+            Ok(Err(_)) => Outcome::Failed,
+            Err(_) => Outcome::TimedOut,
+        }
+    }
+
+    async fn ask(&self) -> io::Result<Outcome> {
+        let mut stream = connect_from(self.source, self.target).await?;
+        if self.settings.protocol == "TCP" {
+            return Ok(Outcome::Passed);
+        }
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nUser-Agent: {USER_AGENT}\r\n\
+             Accept-Encoding: gzip, compressed\r\n\r\n",
+            self.settings.path, self.target
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let code = read_code(&mut stream).await?;
+        Ok(match code {
+            Some(code) if Matcher::parse(&self.settings.matcher).admits(code) => Outcome::Passed,
+            Some(code) => Outcome::Code(code),
+            None => Outcome::Failed,
+        })
+    }
+}
+
+/// The response's status, after its head is whole and its body, if short, is read: closing on unread bytes would reset
+/// the target's connection.
+async fn read_code(stream: &mut TcpStream) -> io::Result<Option<u16>> {
+    let mut head = Vec::new();
+    let mut chunk = [0; 2048];
+    let code = loop {
+        let count = stream.read(&mut chunk).await?;
+        head.extend_from_slice(chunk.get(..count).unwrap_or_default());
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+        let mut response = httparse::Response::new(&mut headers);
+        match response.parse(&head) {
+            Ok(httparse::Status::Complete(_)) => break response.code,
+            Ok(httparse::Status::Partial) if count > 0 && head.len() <= LONGEST => {}
+            _ => return Ok(None),
+        }
+    };
+    let mut left = LONGEST;
+    while left > 0 {
+        match timeout(TAIL, stream.read(&mut chunk)).await {
+            Ok(Ok(count)) if count > 0 => left = left.saturating_sub(count),
+            _ => break,
+        }
+    }
+    Ok(code)
+}
+
+const USER_AGENT: &str = "ELB-HealthChecker/2.0";
+/// A health check's answer is small; more is not read.
+const LONGEST: usize = 64 << 10;
+/// More headers than this is no answer to a health check.
+const HEADERS: usize = 100;
+/// The verdict stands; only good manners wait for the rest.
+const TAIL: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What a check says of a target that answers with `answer` and closes; and what the target received.
+    async fn ask(protocol: &str, matcher: &str, answer: &'static [u8]) -> (Outcome, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        let served = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut received = vec![0; 4096];
+            let count = stream.read(&mut received).await.unwrap();
+            stream.write_all(answer).await.unwrap();
+            String::from_utf8_lossy(&received[..count]).into_owned()
+        });
+        let settings = HealthCheck {
+            enabled: true,
+            protocol: protocol.to_owned(),
+            port: "traffic-port".to_owned(),
+            path: "/health".to_owned(),
+            interval_s: 30,
+            timeout_s: 2,
+            healthy_threshold: 5,
+            unhealthy_threshold: 2,
+            matcher: matcher.to_owned(),
+        };
+        let outcome = Check { target, source: Some(Ipv4Addr::LOCALHOST), settings }.run().await;
+        (outcome, served.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_request_is_a_health_checkers() {
+        let (outcome, request) = ask("HTTP", "200", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        assert_eq!(outcome, Outcome::Passed);
+        assert!(request.starts_with("GET /health HTTP/1.1\r\nHost: 127.0.0.1:"), "{request}");
+        assert!(request.contains("User-Agent: ELB-HealthChecker/2.0\r\n"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn other_codes_and_other_protocols_fail() {
+        assert_eq!(ask("HTTP", "200-299", b"HTTP/1.1 404 No\r\n\r\n").await.0, Outcome::Code(404));
+        assert_eq!(ask("HTTP", "200", b"SSH-2.0-x\r\n").await.0, Outcome::Failed);
+        assert_eq!(ask("HTTP", "200", b"").await.0, Outcome::Failed);
+        assert_eq!(ask("TCP", "", b"").await.0, Outcome::Passed);
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_fails_at_once() {
+        let target = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let settings = HealthCheck {
+            enabled: true,
+            protocol: "TCP".to_owned(),
+            port: "traffic-port".to_owned(),
+            path: String::new(),
+            interval_s: 30,
+            timeout_s: 5,
+            healthy_threshold: 2,
+            unhealthy_threshold: 2,
+            matcher: String::new(),
+        };
+        assert_eq!(Check { target, source: None, settings }.run().await, Outcome::Failed);
+    }
+}

@@ -1,0 +1,94 @@
+//! The table of names: AWS's, and how Prometheus spells them.
+//!
+//! A metric that AWS has keeps AWS's name behind a prefix for its name space, so that who knows the one finds the other:
+//! `RequestCount` of AWS/ApplicationELB is `gatehouse_alb_RequestCount_total`. The suffix is OpenMetrics' for counters.
+//! What AWS has no name for is marked with `own`. Labels are AWS's dimensions: LoadBalancer, TargetGroup,
+//! AvailabilityZone, ApiId, Stage; values are names, not ARNs.
+
+/// A metric: where it is in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// AWS's name space; `Gatehouse` for what AWS does not have.
+    pub namespace: &'static str,
+    /// AWS's name.
+    pub aws: &'static str,
+    /// Without the suffix `_total` of counters.
+    pub prometheus: &'static str,
+    /// Counters only grow; gauges say how it is now.
+    pub kind: Kind,
+    /// One line.
+    pub help: &'static str,
+}
+
+/// Counter or gauge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// How it is now.
+    Gauge,
+}
+
+macro_rules! names {
+    ($($constant:ident $kind:ident $namespace:literal $prefix:literal $aws:literal $help:literal),+ $(,)?) => {
+        $(
+            #[doc = concat!("`", $aws, "` of ", $namespace, ": ", $help, ".")]
+            pub const $constant: Name = Name {
+                namespace: $namespace,
+                aws: $aws,
+                prometheus: concat!("gatehouse_", $prefix, "_", $aws),
+                kind: Kind::$kind,
+                help: $help,
+            };
+        )+
+        /// Every metric there is.
+        pub const ALL: &[Name] = &[$($constant),+];
+    };
+}
+
+names! {
+    ALB_ACTIVE_CONNECTIONS Gauge "AWS/ApplicationELB" "alb" "ActiveConnectionCount" "Connections of clients now",
+    ALB_NEW_CONNECTIONS Counter "AWS/ApplicationELB" "alb" "NewConnectionCount" "Connections of clients accepted",
+    ALB_REJECTED_CONNECTIONS Counter "AWS/ApplicationELB" "alb" "RejectedConnectionCount" "Connections refused: too many, or no security group admits them",
+    ALB_PROCESSED_BYTES Counter "AWS/ApplicationELB" "alb" "ProcessedBytes" "Bytes received from and sent to clients",
+    ALB_REQUESTS Counter "AWS/ApplicationELB" "alb" "RequestCount" "Requests for which a target was chosen",
+    ALB_RULE_EVALUATIONS Counter "AWS/ApplicationELB" "alb" "RuleEvaluations" "Rules looked at",
+    ALB_FIXED_RESPONSES Counter "AWS/ApplicationELB" "alb" "HTTP_Fixed_Response_Count" "Answers by a fixed-response action",
+    ALB_ELB_4XX Counter "AWS/ApplicationELB" "alb" "HTTPCode_ELB_4XX_Count" "Answers 4XX made by the load balancer",
+    ALB_ELB_5XX Counter "AWS/ApplicationELB" "alb" "HTTPCode_ELB_5XX_Count" "Answers 5XX made by the load balancer",
+    ALB_ELB_502 Counter "AWS/ApplicationELB" "alb" "HTTPCode_ELB_502_Count" "Answers 502 made by the load balancer",
+    ALB_ELB_503 Counter "AWS/ApplicationELB" "alb" "HTTPCode_ELB_503_Count" "Answers 503 made by the load balancer",
+    ALB_ELB_504 Counter "AWS/ApplicationELB" "alb" "HTTPCode_ELB_504_Count" "Answers 504 made by the load balancer",
+    ALB_TARGET_2XX Counter "AWS/ApplicationELB" "alb" "HTTPCode_Target_2XX_Count" "Answers 2XX of targets",
+    ALB_TARGET_3XX Counter "AWS/ApplicationELB" "alb" "HTTPCode_Target_3XX_Count" "Answers 3XX of targets",
+    ALB_TARGET_4XX Counter "AWS/ApplicationELB" "alb" "HTTPCode_Target_4XX_Count" "Answers 4XX of targets",
+    ALB_TARGET_5XX Counter "AWS/ApplicationELB" "alb" "HTTPCode_Target_5XX_Count" "Answers 5XX of targets",
+    ALB_TARGET_CONNECTION_ERRORS Counter "AWS/ApplicationELB" "alb" "TargetConnectionErrorCount" "Requests that got no answer of a target",
+    ALB_TARGET_REQUESTS Counter "AWS/ApplicationELB" "alb" "RequestCountPerTarget" "Requests given to a group's targets, all together",
+    ALB_FAIL_OPEN Counter "AWS/ApplicationELB" "alb" "UnhealthyRoutingRequestCount" "Requests routed while no target of the group was healthy",
+    ALB_HEALTHY_HOSTS Gauge "AWS/ApplicationELB" "alb" "HealthyHostCount" "Targets that pass their checks",
+    ALB_UNHEALTHY_HOSTS Gauge "AWS/ApplicationELB" "alb" "UnHealthyHostCount" "Targets that fail their checks",
+    NLB_HEALTHY_HOSTS Gauge "AWS/NetworkELB" "nlb" "HealthyHostCount" "Targets that pass their checks",
+    NLB_UNHEALTHY_HOSTS Gauge "AWS/NetworkELB" "nlb" "UnHealthyHostCount" "Targets that fail their checks",
+    REFUSED_REQUESTS Counter "Gatehouse" "own" "RefusedRequestCount" "Malformed requests answered 4XX or 5XX and closed",
+    HEALTH_CHECKS Counter "Gatehouse" "own" "HealthCheckCount" "Health checks done",
+    REPORTS_LOST Counter "Gatehouse" "own" "ReportLostCount" "Reports to control that found their queue full",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_lawful_and_stands_once() {
+        let mut seen = std::collections::BTreeSet::new();
+        for name in ALL {
+            assert!(
+                name.prometheus.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'),
+                "{name:?}"
+            );
+            assert!(name.prometheus.ends_with(name.aws), "{name:?}");
+            assert!(seen.insert(name.prometheus), "{name:?} stands twice");
+        }
+    }
+}
