@@ -72,7 +72,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let (writer, handle) = Writer::open(store, acknowledged, reconcilers, report_handlers())?;
     let writer = tokio::spawn(writer.run());
 
-    let settings = settings(&config, &authorities, seal);
+    let settings = settings(&config, &authorities, Arc::clone(&seal));
     let publisher =
         Publisher::new(signer, compiler(settings), admit(&config), handle.clone(), acknowledged_sender);
     let socket = config.control_socket();
@@ -82,7 +82,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         authorities.front_door.issue_server(&host_names.into_iter().collect(), &[listen.ip()], now_ms())?;
     let tls = identity::tls::front_door(&leaf)?;
     let endpoint =
-        Arc::new(Endpoint::new(credentials, Operations(handle), EndpointMetrics::default(), now_s)?);
+        Arc::new(Endpoint::new(credentials, seal, Operations(handle), EndpointMetrics::default(), now_s)?);
     let listener = TcpListener::bind(listen).await?;
     tracing::info!(%listen, "control serves");
     let mut terminate = signal(SignalKind::terminate())?;

@@ -8,3 +8,5 @@ mod signature;
 mod malformed;
 /// ec2: VPCs, subnets, security groups, instances, tags.
 mod network_resources;
+/// acm: certificates that clients import.
+mod certificates;

@@ -12,6 +12,7 @@ use lb_userspace::{
         api::{Credentials, Endpoint, Executor, metrics::EndpointMetrics},
         ops::{ApiError, Caller, Handler},
     },
+    identity::seal::Seal,
     model::state::{Draft, State},
     sigv4::{AccessKey, SecretKey},
 };
@@ -93,7 +94,8 @@ impl Served {
             .unwrap();
 
         let (state, metrics) = (Memory::default(), EndpointMetrics::default());
-        let endpoint = Endpoint::new(credentials(), state.clone(), metrics.clone(), now_s).unwrap();
+        let seal = Arc::new(Seal::open(&folder.path().join("seal.key")).unwrap());
+        let endpoint = Endpoint::new(credentials(), seal, state.clone(), metrics.clone(), now_s).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();

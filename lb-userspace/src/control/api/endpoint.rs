@@ -39,7 +39,10 @@ use super::{
     shapes::{Operation, Protocol, Service, Services, ShapesError},
     xml,
 };
-use crate::control::ops::{self, ApiError, Caller, Code, Fault, Handler};
+use crate::{
+    control::ops::{self, ApiError, Caller, Code, Fault, Handler},
+    identity::seal::Seal,
+};
 
 /// Runs operations one after the other: a draft of the state for each, committed before the answer.
 pub trait Executor: Send + Sync + 'static {
@@ -56,6 +59,7 @@ pub trait Executor: Send + Sync + 'static {
 pub struct Endpoint<E> {
     services: Services,
     credentials: Credentials,
+    seal: Arc<Seal>,
     executor: E,
     metrics: EndpointMetrics,
     clock: fn() -> u64,
@@ -63,12 +67,13 @@ pub struct Endpoint<E> {
 }
 
 impl<E: Executor> Endpoint<E> {
-    /// An endpoint that accepts `credentials`; `clock` reads seconds since the Unix epoch.
+    /// An endpoint that accepts `credentials` and seals the secrets that clients bring; `clock` reads seconds since the Unix epoch.
     ///
     /// # Errors
     /// When the shape tables of this build are broken.
     pub fn new(
         credentials: Credentials,
+        seal: Arc<Seal>,
         executor: E,
         metrics: EndpointMetrics,
         clock: fn() -> u64,
@@ -77,6 +82,7 @@ impl<E: Executor> Endpoint<E> {
         Ok(Self {
             services,
             credentials,
+            seal,
             executor,
             metrics,
             clock,
@@ -237,6 +243,10 @@ impl<E: Executor> Endpoint<E> {
         let handler =
             ops::find(&service.name, name).ok_or_else(|| dispatch::unknown_operation(service, name))?;
         check(service, operation.input.as_deref(), &input)?;
+        let input = match ops::preparation(&service.name, name) {
+            Some(prepare) => prepare(&self.seal, input)?,
+            None => input,
+        };
         let output = self.executor.execute(handler, caller, input).await?;
         tracing::debug!(service = service.name, operation = name, request_id, "answered");
         Ok(encode(service, name, operation, &output, request_id))

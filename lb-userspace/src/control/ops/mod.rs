@@ -16,7 +16,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::model::state::Draft;
+use crate::{identity::seal::Seal, model::state::Draft};
 
 /// Refusals: codes, messages, who is at fault.
 pub mod error;
@@ -63,6 +63,10 @@ pub mod network_interfaces;
 pub mod instances;
 /// ec2: tags.
 pub mod ec2_tags;
+/// acm: what a client imports, read.
+pub mod imported;
+/// acm: certificates.
+pub mod certificates;
 /// sts: who am I.
 pub mod sts;
 
@@ -98,6 +102,17 @@ pub fn find(service: &str, operation: &str) -> Option<Handler> {
         .map(|(_, handler)| *handler)
 }
 
+/// What is done to an input before its operation, outside the writer, because it needs a key that the state may not hold.
+pub type Preparation = fn(&Seal, Value) -> Result<Value, ApiError>;
+
+/// The preparation of an operation, if it needs one.
+pub fn preparation(service: &str, operation: &str) -> Option<Preparation> {
+    match (service, operation) {
+        ("acm", "ImportCertificate") => Some(certificates::prepare_import),
+        _ => None,
+    }
+}
+
 /// The names of all operations that are built in a service.
 pub fn names(service: &str) -> impl Iterator<Item = &'static str> {
     tables(service).iter().copied().flatten().map(|(name, _)| *name)
@@ -122,6 +137,7 @@ fn tables(service: &str) -> &'static [&'static [Entry]] {
             instances::OPERATIONS,
             ec2_tags::OPERATIONS,
         ],
+        "acm" => &[certificates::OPERATIONS],
         "sts" => &[sts::OPERATIONS],
         _ => &[],
     }
