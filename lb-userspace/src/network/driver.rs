@@ -9,6 +9,7 @@ use std::{
     io::Write as _,
     os::fd::AsFd as _,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use thiserror::Error;
@@ -28,6 +29,8 @@ pub struct Virtual {
     uplink: Option<Uplink>,
     /// Filters put in force by this process; those of an earlier one are replaced by equal ones.
     filters: BTreeMap<String, String>,
+    /// What was seen to stand as a whole, and when.
+    seen: Option<(Network, Instant)>,
 }
 
 /// What came of applying a slice.
@@ -108,7 +111,7 @@ impl Applied {
 impl Virtual {
     /// The driver of the appliance of this name; without `uplink`, nothing leaves a VPC.
     pub fn new(appliance: impl Into<String>, uplink: Option<Uplink>) -> Self {
-        Self { appliance: appliance.into(), uplink, filters: BTreeMap::new() }
+        Self { appliance: appliance.into(), uplink, filters: BTreeMap::new(), seen: None }
     }
 
     /// Makes the host's networks what `slice` asks for. Blocks for some milliseconds per new interface.
@@ -117,13 +120,21 @@ impl Virtual {
     /// When what stands cannot be seen. What then fails to change is in the answer.
     pub fn apply(&mut self, slice: &HostSlice) -> Result<Applied, StepError> {
         let network = Network::of(slice, &self.appliance, self.uplink.as_ref());
-        let plan = self.plan(&network)?;
         let mut applied = Applied {
             conflicts: network.conflicts.clone(),
             wanted: network.namespaces.keys().cloned().collect(),
             ..Applied::default()
         };
-        for step in plan {
+        // Most slices change what runs, not where: those cost nothing here.
+        let seen = self.seen.take();
+        if let Some((standing, when)) = seen
+            && standing == network
+            && when.elapsed() < LOOK_AGAIN
+        {
+            self.seen = Some((standing, when));
+            return Ok(applied);
+        }
+        for step in self.plan(&network)? {
             let blocked = step.needs().into_iter().find(|need| applied.broken.contains(need));
             let outcome = match blocked {
                 Some(need) => Err(StepError::Needs(need)),
@@ -140,6 +151,9 @@ impl Virtual {
                     applied.failures.push(Failure { step, error });
                 }
             }
+        }
+        if applied.failures.is_empty() {
+            self.seen = Some((network, Instant::now()));
         }
         Ok(applied)
     }
@@ -300,6 +314,8 @@ fn filter(rules: &str) -> Result<(), StepError> {
     Err(StepError::Rules(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
+/// How long what was seen to stand is believed to stand: somebody may remove it by hand.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Of every namespace.
 const SETTINGS: &[(&str, &str)] = &[
     // Load balancers answer with addresses that the kernel did not route by.
