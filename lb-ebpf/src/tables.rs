@@ -122,6 +122,17 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn refund_syn(&self, tick: u32) {
+        let Some(budget) = maps::SYN_BUDGET.get_ptr_mut(0) else { return };
+        // SAFETY: this CPU's own element.
+        unsafe {
+            if (*budget).tick == tick && (*budget).used > 0 {
+                (*budget).used -= 1;
+            }
+        }
+    }
+
+    #[inline(always)]
     fn count_forwarded(&self, listener: u32, target: u32, bytes: u64) {
         at_listener(listener, |counters| {
             counters.packets += 1;

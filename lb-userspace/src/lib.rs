@@ -24,6 +24,8 @@ pub mod proxy;
 pub mod tunnel;
 /// ECS: where tasks go, when they start, register, drain and stop, and the driver that runs them.
 pub mod tasks;
+/// Network load balancers in the kernel: XDP programs, their maps, and what keeps them in step with a slice.
+pub mod packet;
 /// The control plane: AWS's APIs over a durable state.
 pub mod control;
 /// The boot configuration: one small TOML file.

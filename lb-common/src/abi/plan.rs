@@ -76,10 +76,13 @@ pub struct Target {
     pub pad: u16,
     /// Counts how often the index was given away.
     pub generation: u32,
-    /// Zero.
-    pub pad2: u32,
+    /// Which of our addresses reaches it this way. The kernel does not read it: it lets userspace recognize its targets
+    /// after a restart.
+    pub via: Ipv4Be,
+    /// A hash of its target group; as above.
+    pub group: u64,
 }
-const _: () = assert!(size_of::<Target>() == 24);
+const _: () = assert!(size_of::<Target>() == 32);
 
 impl Target {
     /// Nobody.
@@ -91,7 +94,8 @@ impl Target {
         mac_tail: 0,
         pad: 0,
         generation: 0,
-        pad2: 0,
+        via: Ipv4Be(0),
+        group: 0,
     };
 }
 

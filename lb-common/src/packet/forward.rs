@@ -71,6 +71,9 @@ fn observe<T: Tables>(frame: &Frame<'_>, flow: &Flow, slot: T::Slot, tick: u32, 
         tables.touch(slot, seen, now);
         if to_target && now & !flow.state & state::CONFIRMED != 0 {
             tables.count_new_flow(flow.listener, flow.target);
+            if flow.began == tick {
+                tables.refund_syn(tick);
+            }
         }
         if !to_target && now & !flow.state & state::RESET != 0 {
             tables.count_target_reset(flow.target);

@@ -46,6 +46,8 @@ pub trait Tables {
     fn next_port(&self) -> Option<PortBe>;
     /// Counts one new flow of this CPU in `tick`; what was spent of the tick, this one included.
     fn spend_syn(&self, tick: u32) -> SynBudget;
+    /// Gives back what a flow spent: it was established in the same tick.
+    fn refund_syn(&self, tick: u32);
     /// Counts a forwarded packet.
     fn count_forwarded(&self, listener: u32, target: u32, bytes: u64);
     /// Counts an established flow.

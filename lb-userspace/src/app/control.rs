@@ -16,7 +16,7 @@ use super::privilege;
 use crate::config::Config;
 use crate::control::{
     api::{Credentials, Endpoint, Executor, metrics::EndpointMetrics},
-    ops::{ApiError, Caller, Handler, instances},
+    ops::{ApiError, Caller, Handler, instances, targets},
     publish::{Publisher, compiler},
     store::EmbeddedStore,
     writer::{Reconciler, ReportHandler, Writer, WriterHandle},
@@ -31,7 +31,9 @@ use crate::sigv4::{AccessKey, SecretKey};
 use crate::snapshot::{
     compile::Settings,
     envelope::{RoleId, Signer},
+    report::Report,
 };
+use crate::tasks::scheduler;
 
 /// Threads of the runtime: one compiles and commits while another answers.
 const THREADS: usize = 2;
@@ -66,7 +68,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let credentials = open_credentials(&config)?;
     identity::file::write_text(&config.ca_file(), authorities.front_door.root_pem())?;
 
-    let (acknowledged_sender, acknowledged) = watch::channel(0);
+    let (acknowledged_sender, acknowledged) = watch::channel(u64::MAX);
     let store = Box::new(EmbeddedStore::open(&directory.join("state.redb"))?);
     let reconcilers = reconcilers(&config, &authorities, &seal);
     let (writer, handle) = Writer::open(store, acknowledged, reconcilers, report_handlers())?;
@@ -125,7 +127,18 @@ fn reconcilers(config: &Config, authorities: &Arc<Authorities>, seal: &Arc<Seal>
 }
 
 fn report_handlers() -> Vec<ReportHandler> {
-    Vec::new()
+    vec![
+        Box::new(|draft, _, report| match report {
+            Report::TargetHealth { target_group, target, registered_at, health } => {
+                targets::apply_health(draft, target_group, target, *registered_at, health.clone());
+            }
+            Report::TargetDrained { target_group, target } => {
+                targets::apply_drained(draft, target_group, target);
+            }
+            _ => {}
+        }),
+        Box::new(|draft, _, report| scheduler::apply_report(draft, report)),
+    ]
 }
 
 fn settings(config: &Config, authorities: &Authorities, seal: Arc<Seal>) -> Settings {

@@ -24,6 +24,7 @@ use super::privilege::SUPERVISOR_VARIABLE;
 use super::subscription::{Subscription, subscribe};
 use crate::config::Config;
 use crate::model::id::{VpcId, VpcLinkId};
+use crate::network::places;
 use crate::snapshot::{envelope::RoleId, host::SupervisorSlice};
 
 /// A role that ended is started again after this, doubled each time up to [`MAX_PAUSE`].
@@ -187,6 +188,7 @@ impl Children<'_> {
         }
         if let Process::Node { vpc, .. } = &process {
             let uid = self.config.uid_of(&RoleId::Node(vpc.clone()));
+            places::mount_bpffs().map_err(io("mounting the file system for pins"))?;
             make_directory(&self.config.bpffs_dir(), 0o755, 0)?;
             make_directory(&self.config.bpffs_dir().join(vpc.as_str()), 0o700, uid)?;
         }

@@ -54,7 +54,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// The newest generation that all connected data planes have applied is told through `acknowledged`.
+    /// The newest generation that all connected data planes have applied is told through `acknowledged`; with none
+    /// connected, the highest number there is.
     pub fn new(
         signer: Signer,
         compiler: Compiler,
@@ -281,8 +282,8 @@ impl Applied {
 
 impl Acknowledgements {
     fn seen(&self, connection: u64, role: &RoleId, generation: u64, sent: Option<u64>) {
-        // The supervisor only starts and stops processes: no traffic depends on when.
-        if *role == RoleId::Supervisor {
+        // Only data planes carry traffic that a change must not lose.
+        if !matches!(role, RoleId::Gateway | RoleId::Link(_) | RoleId::Node(_)) {
             return;
         }
         self.change(|connections| {
@@ -309,7 +310,7 @@ impl Acknowledgements {
     fn change(&self, change: impl FnOnce(&mut HashMap<u64, Applied>)) {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut connections);
-        let lowest = connections.values().map(|applied| applied.generation()).min().unwrap_or(0);
+        let lowest = connections.values().map(|applied| applied.generation()).min().unwrap_or(u64::MAX);
         self.lowest.send_if_modified(|now| std::mem::replace(now, lowest) != lowest);
     }
 }
@@ -323,22 +324,25 @@ pub fn compiler(settings: crate::snapshot::compile::Settings) -> Compiler {
 mod tests {
     use super::*;
     use crate::control::{ops::Caller, store::EmbeddedStore, writer::Writer};
-    use crate::model::{Draft, network::Vpc};
-    use crate::snapshot::{compile::Settings, envelope::Held, envelope::accept, host::HostSlice};
+    use crate::model::{Draft, api::Api};
+    use crate::snapshot::{compile::Settings, envelope::Held, envelope::accept, gateway::GatewaySlice};
     use serde_json::json;
 
-    fn create_vpc(
+    fn create_api(
         draft: &mut Draft,
         _: &Caller,
         input: Value,
     ) -> Result<Value, crate::control::ops::ApiError> {
-        draft.put(Vpc {
+        draft.put(Api {
             id: input.as_str().unwrap_or_default().into(),
-            cidr: "10.0.0.0/16".parse().unwrap(),
-            index: 0,
-            dns_support: true,
-            dns_hostnames: true,
-            tags: Vec::new(),
+            name: "test".to_owned(),
+            description: None,
+            region: "eu-central-1".to_owned(),
+            disable_execute_api_endpoint: false,
+            route_selection_expression: String::new(),
+            version: None,
+            created_at: 0,
+            tags: BTreeMap::new(),
         });
         Ok(input)
     }
@@ -364,7 +368,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("control.sock");
         let store = EmbeddedStore::open(&directory.path().join("state.redb")).unwrap();
-        let (lowest, acknowledged) = watch::channel(0);
+        let (lowest, acknowledged) = watch::channel(u64::MAX);
         let (writer, handle) =
             Writer::open(Box::new(store), acknowledged.clone(), Vec::new(), Vec::new()).unwrap();
         tokio::spawn(writer.run());
@@ -377,7 +381,7 @@ mod tests {
             identity_root_pem: String::new(),
             unseal: Box::new(|_| None),
         };
-        let admit: Admit = Box::new(|_, role| *role == RoleId::Host);
+        let admit: Admit = Box::new(|_, role| *role == RoleId::Gateway);
         let publisher = Publisher::new(signer, compiler(settings), admit, handle.clone(), lowest);
         let path = socket.clone();
         tokio::spawn(async move { publisher.run(&path).await });
@@ -408,20 +412,20 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_role_gets_the_whole_then_what_changed_and_its_acknowledgement_counts() {
         let mut control = control().await;
-        control.writer.execute(create_vpc, caller(), json!("vpc-1")).await.unwrap();
-        let mut frames = connect(&control, RoleId::Host, None).await;
+        control.writer.execute(create_api, caller(), json!("api-1")).await.unwrap();
+        let mut frames = connect(&control, RoleId::Gateway, None).await;
         let first = next(&mut frames).await.unwrap();
         assert!(matches!(first.body, Body::Whole(_)));
-        let mut held: Held = accept(&control.key, &RoleId::Host, None, first).unwrap();
-        while held.decode::<HostSlice>().unwrap().vpcs.is_empty() {
+        let mut held: Held = accept(&control.key, &RoleId::Gateway, None, first).unwrap();
+        while held.decode::<GatewaySlice>().unwrap().apis.is_empty() {
             let update = next(&mut frames).await.unwrap();
-            held = accept(&control.key, &RoleId::Host, Some(&held), update).unwrap();
+            held = accept(&control.key, &RoleId::Gateway, Some(&held), update).unwrap();
         }
-        control.writer.execute(create_vpc, caller(), json!("vpc-2")).await.unwrap();
+        control.writer.execute(create_api, caller(), json!("api-2")).await.unwrap();
         let second = next(&mut frames).await.unwrap();
         assert!(matches!(second.body, Body::Patch { .. }));
-        held = accept(&control.key, &RoleId::Host, Some(&held), second).unwrap();
-        assert_eq!(held.decode::<HostSlice>().unwrap().vpcs.len(), 2);
+        held = accept(&control.key, &RoleId::Gateway, Some(&held), second).unwrap();
+        assert_eq!(held.decode::<GatewaySlice>().unwrap().apis.len(), 2);
         let generation = held.statement.version.generation;
         assert!(*control.acknowledged.borrow() < generation);
         tell(&mut frames, &ToControl::Report(Report::Applied { generation })).await;
@@ -432,18 +436,18 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_user_that_may_not_be_the_role_gets_nothing() {
         let control = control().await;
-        let mut frames = connect(&control, RoleId::Gateway, None).await;
+        let mut frames = connect(&control, RoleId::Host, None).await;
         assert!(next(&mut frames).await.is_none());
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_is_no_message_ends_only_its_own_connection() {
         let control = control().await;
-        let mut hostile = connect(&control, RoleId::Host, None).await;
+        let mut hostile = connect(&control, RoleId::Gateway, None).await;
         next(&mut hostile).await.unwrap();
         hostile.send(Bytes::from_static(b"{\"hello\":")).await.unwrap();
         while next(&mut hostile).await.is_some() {}
-        let mut frames = connect(&control, RoleId::Host, None).await;
+        let mut frames = connect(&control, RoleId::Gateway, None).await;
         assert!(next(&mut frames).await.is_some());
     }
 }

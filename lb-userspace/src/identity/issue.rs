@@ -251,6 +251,7 @@ mod tests {
             status: VpcLinkStatus::Pending,
             status_message: String::new(),
             created_at: NOW,
+            deleting_since: None,
             tags: BTreeMap::new(),
         }
     }

@@ -135,6 +135,9 @@ pub struct VpcLink {
     pub status_message: String,
     /// When it was created.
     pub created_at: TimestampMs,
+    /// When its deletion began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleting_since: Option<TimestampMs>,
     /// Its tags.
     pub tags: TagMap,
 }

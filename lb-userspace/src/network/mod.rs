@@ -13,10 +13,12 @@ mod device;
 mod offload;
 /// The virtual driver: carries a plan out.
 mod driver;
+/// Where the kernel keeps pins and cgroups.
+pub mod places;
 /// What a host still holds of an appliance, found by name and removed.
 mod remnant;
 
 pub use driver::{Applied, Failure, Virtual};
 pub use namespace::{EnterError, enter};
 pub use plan::Uplink;
-pub use remnant::{Removed, remove_everything};
+pub use remnant::{Removed, remove_cgroups, remove_everything, remove_namespaces, remove_pins};

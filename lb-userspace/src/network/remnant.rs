@@ -1,44 +1,84 @@
 //! What a host still holds of an appliance, found by name and removed: for `down`, and for a start after a kill.
 //!
-//! One function per kind, so that who makes a kind can also say what is left of it.
+//! One function per kind: namespaces, pinned BPF objects, cgroups. Each removes all it can and names what would not go.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{
     device::Netlink,
     driver::StepError,
     namespace::{self, NamespaceError, within},
+    places,
 };
 use crate::snapshot::names;
 
 /// What was removed, and what would not go.
 #[derive(Debug, Default)]
 pub struct Removed {
-    /// By name.
-    pub namespaces: Vec<String>,
-    /// By name, with the reason.
+    /// Names of namespaces, and paths of directories.
+    pub gone: Vec<String>,
+    /// What is left, with the reason.
     pub failures: BTreeMap<String, String>,
 }
 
-/// Removes every namespace that the virtual driver made for this appliance, with all devices in them.
-pub fn remove_everything(appliance: &str) -> Removed {
-    let mut removed = Removed::default();
-    let names = match namespaces(appliance) {
-        Ok(names) => names,
-        Err(error) => {
-            removed.failures.insert(names::prefix(appliance), spelled(&error));
-            return removed;
-        }
-    };
-    for name in names {
-        match remove_namespace(&name) {
-            Ok(()) => removed.namespaces.push(name),
+impl Removed {
+    fn note(&mut self, what: String, outcome: Result<(), impl std::error::Error>) {
+        match outcome {
+            Ok(()) => self.gone.push(what),
             Err(error) => {
-                removed.failures.insert(name, spelled(&error));
+                self.failures.insert(what, spelled(&error));
             }
         }
     }
+}
+
+/// Removes all that an appliance made on this host: processes of its tasks, namespaces, pins, cgroups. Its files stay.
+pub fn remove_everything(appliance: &str) -> Removed {
+    let mut removed = Removed::default();
+    // Tasks first: a process in a namespace would keep it.
+    remove_cgroups(appliance, &mut removed);
+    remove_namespaces(appliance, &mut removed);
+    remove_pins(appliance, &mut removed);
     removed
+}
+
+/// Removes every namespace that the virtual driver made for this appliance, with all devices in them.
+pub fn remove_namespaces(appliance: &str, removed: &mut Removed) {
+    match namespaces(appliance) {
+        Ok(names) => {
+            for name in names {
+                let outcome = remove_namespace(&name);
+                removed.note(name, outcome);
+            }
+        }
+        Err(error) => {
+            removed.failures.insert(names::prefix(appliance), spelled(&error));
+        }
+    }
+}
+
+/// Unpins every BPF object of this appliance; programs still attached go with the devices they are attached to.
+pub fn remove_pins(appliance: &str, removed: &mut Removed) {
+    let directory = places::pins(appliance);
+    if directory.exists() {
+        let outcome = remove_tree(&directory, Instant::now());
+        removed.note(directory.display().to_string(), outcome);
+    }
+}
+
+/// Kills every process in this appliance's cgroup and removes it with all below it.
+pub fn remove_cgroups(appliance: &str, removed: &mut Removed) {
+    if let Some(group) = places::cgroup(appliance).filter(|group| group.exists()) {
+        let killed = fs::write(group.join("cgroup.kill"), "1");
+        let outcome = killed.and_then(|()| remove_tree(&group, Instant::now() + LAST_BREATH));
+        removed.note(group.display().to_string(), outcome);
+    }
 }
 
 /// The namespaces of an appliance that the driver made or began to make. Others may share the prefix: a lab names the
@@ -62,15 +102,37 @@ pub(super) fn remove_namespace(name: &str) -> Result<(), StepError> {
     if namespace::exists(name) {
         within(name, || -> Result<(), StepError> {
             let netlink = Netlink::open()?;
-            for device in
-                netlink.devices()?.into_keys().filter(|device| !KERNEL_DEVICES.contains(&device.as_str()))
-            {
+            let devices = netlink.devices()?.into_keys();
+            for device in devices.filter(|device| !KERNEL_DEVICES.contains(&device.as_str())) {
                 netlink.remove(&device)?;
             }
             Ok(())
         })??;
     }
     Ok(namespace::remove(name)?)
+}
+
+/// Removes a directory of a kernel's file system, where files go one by one, or with their directory, or not at all.
+fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path(), deadline)?;
+        } else {
+            // A cgroup's files cannot be removed, and need not be.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    loop {
+        match fs::remove_dir(directory) {
+            // A killed process leaves its cgroup a moment later.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            outcome => return outcome,
+        }
+    }
 }
 
 fn spelled(error: &dyn std::error::Error) -> String {
@@ -83,6 +145,8 @@ fn spelled(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// How long the kernel may take to end what was killed.
+const LAST_BREATH: Duration = Duration::from_secs(5);
 /// What follows the appliance's prefix in the names of `snapshot::names`.
 const KINDS: &[&str] = &["vpc-", "node-", "link-", "i-", "task-"];
 /// Made by the kernel in every namespace where its configuration says so, and not removable.

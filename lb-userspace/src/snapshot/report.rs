@@ -77,11 +77,11 @@ impl Report {
     pub fn subject(&self) -> Option<String> {
         match self {
             Self::Applied { .. } => Some("applied".to_owned()),
-            Self::Refused { .. } => None,
+            // A drain that was not heard of ends with its delay; one repeated could end a later drain.
+            Self::Refused { .. } | Self::TargetDrained { .. } => None,
             Self::TargetHealth { target_group, target, .. } => {
                 Some(format!("health {target_group} {target}"))
             }
-            Self::TargetDrained { target_group, target } => Some(format!("drained {target_group} {target}")),
             Self::InstanceRunning { instance } => Some(format!("instance {instance}")),
             Self::Task { task, .. } => Some(format!("task {task}")),
             Self::LinkAttached { link, .. } => Some(format!("link {link}")),

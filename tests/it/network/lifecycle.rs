@@ -5,7 +5,7 @@ use std::time::Duration;
 use gatehouse_tests::lab::netns::command_in;
 use lb_userspace::{
     network::{
-        EnterError, Virtual, enter,
+        EnterError, Virtual, enter, places,
         plan::{Network, Step},
         remove_everything,
     },
@@ -134,9 +134,25 @@ fn removing_an_appliance_takes_all_of_it_and_nothing_of_the_host_around_it() {
     world.apply();
     let removed = remove_everything(world.name.as_str());
     assert!(removed.failures.is_empty(), "{removed:?}");
-    assert_eq!(removed.namespaces.len(), 4, "{removed:?}");
+    assert_eq!(removed.gone.len(), 4, "{removed:?}");
     assert_eq!(world.standing(), [""; 0]);
     assert_eq!(output(world.internet.name(), "ip -oneline link show type veth"), "");
+}
+
+#[test]
+fn tasks_and_pins_go_with_the_appliance() {
+    let world = world();
+    places::mount_bpffs().unwrap();
+    let group = places::cgroup(world.name.as_str()).unwrap();
+    std::fs::create_dir_all(group.join("task/inner")).unwrap();
+    let mut task = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    std::fs::write(group.join("task/inner/cgroup.procs"), task.id().to_string()).unwrap();
+    let pins = places::pins(world.name.as_str());
+    std::fs::create_dir_all(pins.join("vpc")).unwrap();
+    let removed = remove_everything(world.name.as_str());
+    assert!(removed.failures.is_empty(), "{removed:?}");
+    assert!(!group.exists() && !pins.exists(), "{removed:?}");
+    assert!(!task.wait().unwrap().success());
 }
 
 #[test]

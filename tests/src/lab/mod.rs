@@ -38,6 +38,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use appliance::Appliance;
+use aws::Aws;
 use boot::Boot;
 use client::Client;
 use cpu::CpuByRole;
@@ -122,6 +123,14 @@ impl Lab {
     /// How to reach control.
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// boto3, as control's client. Takes half a second to start.
+    ///
+    /// # Errors
+    /// When Python or the credentials are not there.
+    pub fn aws(&self) -> Result<Aws> {
+        Aws::start(&self.control.aws()?)
     }
 
     /// The hosts around the appliance.

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{internet::Internet, name::Name};
+use super::{aws::AwsOptions, internet::Internet, name::Name};
 
 /// How to reach control: what the appliance's own ready file says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,13 +20,37 @@ pub struct Control {
     pub region: String,
 }
 
+impl Control {
+    /// How boto3 reaches control, with the first of its access keys.
+    ///
+    /// # Errors
+    /// When the credentials file holds no key.
+    pub fn aws(&self) -> Result<AwsOptions> {
+        let path = self.credentials_file.display();
+        let text = fs::read_to_string(&self.credentials_file).with_context(|| format!("reading {path}"))?;
+        let value = |name: &str| {
+            let mut pairs = text.lines().filter_map(|line| line.split_once('='));
+            let found = pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned());
+            found.with_context(|| format!("{path} has no {name}"))
+        };
+        Ok(AwsOptions {
+            endpoint: self.endpoint.clone(),
+            ca_file: self.ca_file.clone(),
+            region: self.region.clone(),
+            access_key_id: value("aws_access_key_id")?,
+            secret_access_key: value("aws_secret_access_key")?,
+            wrapper: Vec::new(),
+        })
+    }
+}
+
 /// The ready file: one JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Ready {
     /// How to reach control.
     #[serde(flatten)]
     pub control: Control,
-    /// Process id of the supervisor's lab.
+    /// The process whose end ends the lab.
     pub pid: u32,
     /// Namespaces by role.
     pub namespaces: Namespaces,

@@ -67,6 +67,20 @@ pub mod ec2_tags;
 pub mod imported;
 /// acm: certificates.
 pub mod certificates;
+/// apigatewayv2: what its resources share.
+pub mod apigatewayv2;
+/// apigatewayv2: HTTP APIs, and tags.
+pub mod apis;
+/// apigatewayv2: integrations.
+pub mod integrations;
+/// apigatewayv2: routes.
+pub mod routes;
+/// apigatewayv2: deployments.
+pub mod deployments;
+/// apigatewayv2: stages.
+pub mod stages;
+/// apigatewayv2: VPC links.
+pub mod vpc_links;
 /// sts: who am I.
 pub mod sts;
 
@@ -138,6 +152,14 @@ fn tables(service: &str) -> &'static [&'static [Entry]] {
             ec2_tags::OPERATIONS,
         ],
         "acm" => &[certificates::OPERATIONS],
+        "apigatewayv2" => &[
+            apis::OPERATIONS,
+            integrations::OPERATIONS,
+            routes::OPERATIONS,
+            deployments::OPERATIONS,
+            stages::OPERATIONS,
+            vpc_links::OPERATIONS,
+        ],
         "sts" => &[sts::OPERATIONS],
         _ => &[],
     }

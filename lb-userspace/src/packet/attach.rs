@@ -1,0 +1,169 @@
+//! The program on interfaces, by pinned links: a link outlives the process, and the next one exchanges its program in
+//! place, so that no packet misses it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::xdp::{XdpLink, XdpMode};
+use aya::programs::{ProgramError, Xdp};
+use nix::net::if_::if_nametoindex;
+
+/// Why the program is not on an interface.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The directory of links cannot be used.
+    #[error("keeping links in {path}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Neither natively nor generically.
+    #[error("attaching to {device}")]
+    Attach {
+        /// The device.
+        device: String,
+        /// Why.
+        #[source]
+        source: ProgramError,
+    },
+    /// The link could not be kept.
+    #[error("pinning the link of {device}")]
+    Pin {
+        /// The device.
+        device: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Interfaces that have the program.
+#[derive(Debug)]
+pub struct Links {
+    directory: PathBuf,
+    attached: BTreeMap<String, u32>,
+}
+
+impl Links {
+    /// Over the links that are pinned in `directory`.
+    pub fn new(directory: &Path) -> Result<Self, AttachError> {
+        let directory = directory.join("links");
+        fs::create_dir_all(&directory)
+            .map_err(|source| AttachError::Directory { path: directory.clone(), source })?;
+        Ok(Self { directory, attached: BTreeMap::new() })
+    }
+
+    /// Interface indices of devices that have the program.
+    pub fn attached(&self) -> &BTreeMap<String, u32> {
+        &self.attached
+    }
+
+    /// Puts the program on a device. `None` if there is no such device now.
+    pub fn attach(&mut self, program: &mut Xdp, device: &str) -> Result<Option<u32>, AttachError> {
+        let Ok(ifindex) = if_nametoindex(device) else {
+            self.attached.remove(device);
+            return Ok(None);
+        };
+        if self.attached.get(device) == Some(&ifindex) {
+            return Ok(Some(ifindex));
+        }
+        let pin = self.pin_path(device);
+        if !exchange(program, &pin) {
+            self.attach_new(program, device, ifindex, &pin)?;
+        }
+        prepare(device);
+        self.attached.insert(device.to_owned(), ifindex);
+        Ok(Some(ifindex))
+    }
+
+    /// Takes the program off devices that are not wanted, those of earlier processes included.
+    pub fn keep_only(&mut self, wanted: impl Fn(&str) -> bool) {
+        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            let device = entry.file_name().to_string_lossy().into_owned();
+            if !wanted(&device) {
+                // Removing the last reference detaches.
+                if let Err(error) = fs::remove_file(entry.path()) {
+                    tracing::warn!(device, %error, "cannot remove a link");
+                }
+                self.attached.remove(&device);
+            }
+        }
+    }
+
+    fn attach_new(
+        &self,
+        program: &mut Xdp,
+        device: &str,
+        ifindex: u32,
+        pin: &Path,
+    ) -> Result<(), AttachError> {
+        let failed = |source| AttachError::Attach { device: device.to_owned(), source };
+        let id = match program.attach_to_if_index(ifindex, XdpMode::Driver) {
+            Ok(id) => id,
+            Err(error) => {
+                tracing::warn!(device, %error, "no native XDP on this interface; attaching generically, which is slow");
+                program.attach_to_if_index(ifindex, XdpMode::Skb).map_err(failed)?
+            }
+        };
+        let link = program.take_link(id).map_err(failed)?;
+        let unpinned = |source: Box<dyn std::error::Error + Send + Sync>| AttachError::Pin {
+            device: device.to_owned(),
+            source,
+        };
+        let link = FdLink::try_from(link).map_err(|error: LinkError| unpinned(error.into()))?;
+        link.pin(pin).map_err(|error| unpinned(error.into()))?;
+        tracing::info!(device, "attached");
+        Ok(())
+    }
+
+    fn pin_path(&self, device: &str) -> PathBuf {
+        self.directory.join(device)
+    }
+}
+
+/// Exchanges the program of a pinned link. Removes a pin whose device is gone.
+fn exchange(program: &mut Xdp, pin: &Path) -> bool {
+    if !pin.exists() {
+        return false;
+    }
+    let exchanged = PinnedLink::from_pin(pin)
+        .and_then(|link| XdpLink::try_from(FdLink::from(link)))
+        .map_err(|error| error.to_string())
+        .and_then(|link| program.attach_to_link(link).map_err(|error| error.to_string()));
+    match exchanged {
+        Ok(id) => {
+            // Our reference goes, the pin's stays.
+            drop(program.take_link(id));
+            true
+        }
+        Err(error) => {
+            tracing::info!(pin = %pin.display(), error, "a pinned link is dead; attaching anew");
+            let _ = fs::remove_file(pin);
+            false
+        }
+    }
+}
+
+/// Several of our interfaces may be in one subnet: each answers ARP for its own address only, and asks with it.
+fn prepare(device: &str) {
+    for (name, value) in [("arp_ignore", "1"), ("arp_announce", "2")] {
+        let path = format!("/proc/sys/net/ipv4/conf/{device}/{name}");
+        if let Err(error) = fs::write(&path, value) {
+            tracing::warn!(path, %error, "cannot set; other interfaces of this node may answer for this one");
+        }
+    }
+}
+
+/// Keeps the namespace's own sockets off the ports of NAT, so that answers to health checks can be told from flows.
+pub fn reserve_ports() {
+    let range = format!("{} 65535", u32::from(lb_common::abi::LAST_NAT_PORT) + 1);
+    if let Err(error) = fs::write("/proc/sys/net/ipv4/ip_local_port_range", range) {
+        tracing::warn!(%error, "cannot reserve ports; health checks from load balancers' addresses may not be answered");
+    }
+}

@@ -1,0 +1,60 @@
+//! What was counted, under the names of the plan.
+
+use std::net::Ipv4Addr;
+
+use lb_common::abi::{DropReason, ListenerCounters, TargetCounters};
+
+use super::plan::TargetName;
+use crate::model::id::Arn;
+
+/// Everything that the kernel programs count. Values only grow while a listener or target stays.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Counters {
+    /// By listener and address.
+    pub listeners: Vec<ListenerCount>,
+    /// By target and address that reaches it.
+    pub targets: Vec<TargetCount>,
+    /// By reason, those that never happened included.
+    pub drops: Vec<DropCount>,
+    /// Flows that were removed because they were over, since the process began.
+    pub expired_flows: u64,
+}
+
+/// A listener's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerCount {
+    /// The listener.
+    pub arn: Arn,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its port.
+    pub port: u16,
+    /// What was counted.
+    pub counters: ListenerCounters,
+    /// Flows at the last sweep.
+    pub active_flows: u64,
+}
+
+/// A target's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TargetCount {
+    /// The target.
+    pub name: TargetName,
+    /// The address that reaches it.
+    pub via: Ipv4Addr,
+    /// What was counted.
+    pub counters: TargetCounters,
+    /// Flows at the last sweep.
+    pub active_flows: u64,
+    /// Whether its next hop is known.
+    pub resolved: bool,
+}
+
+/// A drop reason's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DropCount {
+    /// The reason.
+    pub reason: DropReason,
+    /// Packets.
+    pub packets: u64,
+}

@@ -1,0 +1,169 @@
+//! The kernel program and its maps, loaded or adopted from their pins.
+//!
+//! A pin says nothing of its layout, so directories are named by the version of the contract, and sizes are compared
+//! before a map is used again.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{MapData, MapError};
+use aya::programs::{ProgramError, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use lb_common::abi::{
+    self, ABI_VERSION, DropReason, Flow, FlowKey, Listener, ListenerCounters, ListenerKey, MAP_NAMES,
+    PortCursor, Pulse, Ring, SourceKey, SynBudget, Target, TargetCounters,
+};
+
+/// Why the kernel program is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The appliance was built without its kernel program.
+    #[error("this build has no kernel program; build it with `cargo xtask build`")]
+    NoObject,
+    /// The directory of pins cannot be used.
+    #[error("using {path} for pins; it must be on a BPF file system")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel refused the object.
+    #[error("loading the kernel program")]
+    Object(#[from] EbpfError),
+    /// The kernel refused the program.
+    #[error("loading the kernel program")]
+    Program(#[from] ProgramError),
+    /// A pinned map cannot be asked for its layout.
+    #[error("reading the layout of a pinned map")]
+    Map(#[from] MapError),
+    /// The object lacks something that this build expects.
+    #[error("the kernel program has no {name}")]
+    Missing {
+        /// Of the map or program.
+        name: &'static str,
+    },
+}
+
+/// The object with its maps pinned, and whether they were there before.
+pub struct Loaded {
+    /// The object.
+    pub ebpf: Ebpf,
+    /// Whether flows and rings of an earlier process are in the maps.
+    pub adopted: bool,
+}
+
+/// Loads the program over the maps that are pinned in `directory`, and pins those that are not.
+pub fn load(directory: &Path, object: &[u8], flow_entries: u32) -> Result<Loaded, LoadError> {
+    if object.is_empty() {
+        return Err(LoadError::NoObject);
+    }
+    let maps = maps_directory(directory);
+    fs::create_dir_all(&maps).map_err(|source| LoadError::Directory { path: maps.clone(), source })?;
+    remove_other_versions(directory);
+    let adopted = adoptable(&maps, flow_entries)?;
+    if !adopted {
+        for name in MAP_NAMES {
+            // What is not there need not be removed.
+            let _ = fs::remove_file(maps.join(name));
+        }
+    }
+    // The loader takes bytes at any address, but reads words: `include_bytes` promises no alignment, a copy has it.
+    let object = object.to_vec();
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries(abi::FLOWS, flow_entries);
+    for name in MAP_NAMES {
+        loader.map_pin_path(name, maps.join(name));
+    }
+    let mut ebpf = loader.load(&object)?;
+    program(&mut ebpf)?.load()?;
+    Ok(Loaded { ebpf, adopted })
+}
+
+/// The program of a loaded object.
+pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
+    let program = ebpf.program_mut(PROGRAM).ok_or(LoadError::Missing { name: PROGRAM })?;
+    Ok(program.try_into()?)
+}
+
+/// Hands the packet logs of a trace build to the log. Other builds have none.
+pub fn follow_trace(ebpf: &mut Ebpf) {
+    let Ok(mut logger) = aya_log::EbpfLogger::init(ebpf) else { return };
+    tokio::spawn(async move {
+        let mut often = tokio::time::interval(TRACE_INTERVAL);
+        loop {
+            often.tick().await;
+            logger.flush();
+        }
+    });
+}
+
+fn maps_directory(directory: &Path) -> PathBuf {
+    directory.join(format!("v{ABI_VERSION}"))
+}
+
+fn remove_other_versions(directory: &Path) {
+    let own = maps_directory(directory);
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_version =
+            entry.file_name().to_string_lossy().strip_prefix('v').is_some_and(|n| n.parse::<u32>().is_ok());
+        if is_version && path != own {
+            tracing::warn!(path = %path.display(), "removing maps of another version; their flows end");
+            if let Err(error) = fs::remove_dir_all(&path) {
+                tracing::warn!(path = %path.display(), %error, "cannot remove maps of another version");
+            }
+        }
+    }
+}
+
+/// Whether all maps are pinned with the layout that this build knows.
+fn adoptable(maps: &Path, flow_entries: u32) -> Result<bool, LoadError> {
+    for (name, key_size, value_size, entries) in layouts(flow_entries) {
+        let path = maps.join(name);
+        if !path.exists() {
+            return Ok(false);
+        }
+        let info = MapData::from_pin(&path)?.info()?;
+        if (info.key_size(), info.value_size(), info.max_entries()) != (key_size, value_size, entries) {
+            tracing::warn!(map = name, "a pinned map has another layout; its flows end");
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Key size, value size and entries of every map.
+fn layouts(flow_entries: u32) -> [(&'static str, u32, u32, u32); MAP_NAMES.len()] {
+    fn of<K, V>(name: &'static str, entries: usize) -> (&'static str, u32, u32, u32) {
+        let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        (name, size(size_of::<K>()), size(size_of::<V>()), size(entries))
+    }
+    let flows = usize::try_from(flow_entries).unwrap_or(usize::MAX);
+    [
+        of::<FlowKey, Flow>(abi::FLOWS, flows),
+        of::<u32, u32>(abi::ADDRESSES, abi::MAX_ADDRESSES),
+        of::<ListenerKey, u32>(abi::LISTENERS, abi::MAX_LISTENERS),
+        of::<u32, Listener>(abi::LISTENER_STATE, abi::MAX_LISTENERS),
+        of::<(u32, SourceKey), u32>(abi::SOURCES, abi::MAX_SOURCES),
+        of::<u32, Ring>(abi::RINGS, abi::MAX_RINGS),
+        of::<u32, Target>(abi::TARGETS, abi::MAX_TARGETS),
+        of::<u32, Pulse>(abi::PULSE, 1),
+        of::<u32, SynBudget>(abi::SYN_BUDGET, 1),
+        of::<u32, PortCursor>(abi::PORTS, 1),
+        of::<u32, ListenerCounters>(abi::LISTENER_COUNTERS, abi::MAX_LISTENERS),
+        of::<u32, TargetCounters>(abi::TARGET_COUNTERS, abi::MAX_TARGETS),
+        of::<u32, u64>(abi::DROPS, DropReason::ALL.len()),
+    ]
+}
+
+/// The kernel program that this appliance was built with; empty if there was none.
+pub static OBJECT: &[u8] = include_bytes!(env!("GATEHOUSE_OBJECT"));
+
+/// Name of the program in the object.
+const PROGRAM: &str = "gatehouse";
+
+/// How late a packet's log may be; its ring holds more than is logged in that time by hand-made traffic.
+const TRACE_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);

@@ -1,0 +1,120 @@
+//! A weighted Maglev table: each target prefers slots in its own order, and takes turns by weight. A target that comes
+//! or goes moves few slots besides its own (Eisenbud et al., NSDI'16, §3.4).
+
+use lb_common::abi::{NO_TARGET, RING_SIZE, Ring};
+
+/// A target in a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// What its order of slots comes from: of the target itself, so that it outlives indices and processes.
+    pub seed: u64,
+    /// Its index in the table of targets.
+    pub index: u16,
+    /// Its share, at least 1.
+    pub weight: u32,
+}
+
+/// Fills a ring. Same members, same ring.
+pub fn ring(members: &[Member]) -> Box<Ring> {
+    let mut ring: Box<Ring> =
+        vec![NO_TARGET; RING_SIZE].try_into().unwrap_or_else(|_| Box::new([NO_TARGET; RING_SIZE]));
+    let Some(heaviest) = members.iter().map(|member| member.weight).max().filter(|weight| *weight > 0) else {
+        return ring;
+    };
+    let mut orders: Vec<Order> = members.iter().map(|member| Order::new(member.seed)).collect();
+    let mut credits = vec![0_u64; members.len()];
+    let mut filled = 0;
+    loop {
+        for ((member, order), credit) in members.iter().zip(&mut orders).zip(&mut credits) {
+            *credit += u64::from(member.weight);
+            if *credit < u64::from(heaviest) {
+                continue;
+            }
+            *credit -= u64::from(heaviest);
+            // Ends: as long as a slot is free, the order comes past it.
+            while let Some(slot) = ring.get_mut(order.next()) {
+                if *slot == NO_TARGET {
+                    *slot = member.index;
+                    break;
+                }
+            }
+            filled += 1;
+            if filled == RING_SIZE {
+                return ring;
+            }
+        }
+    }
+}
+
+/// A permutation of the slots: an offset and a step, as the number of slots is prime.
+struct Order {
+    at: usize,
+    step: usize,
+}
+
+impl Order {
+    fn new(seed: u64) -> Self {
+        let size = RING_SIZE as u64;
+        let index = |value: u64| usize::try_from(value).unwrap_or(0);
+        Self { at: index(mix(seed) % size), step: index(mix(!seed) % (size - 1) + 1) }
+    }
+
+    fn next(&mut self) -> usize {
+        let at = self.at;
+        self.at = (at + self.step) % RING_SIZE;
+        at
+    }
+}
+
+/// splitmix64 (Steele, Lea, Flood 2014).
+fn mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(weights: &[u32]) -> Vec<Member> {
+        (0..)
+            .zip(weights)
+            .map(|(n, &weight)| Member { seed: 1_000 + u64::from(n), index: n, weight })
+            .collect()
+    }
+
+    fn share(ring: &Ring, index: u16) -> usize {
+        ring.iter().filter(|slot| **slot == index).count()
+    }
+
+    #[test]
+    fn every_slot_is_taken_and_equals_get_equal_shares() {
+        let ring = ring(&members(&[1, 1, 1]));
+        assert_eq!(share(&ring, NO_TARGET), 0);
+        for index in 0..3 {
+            assert!(share(&ring, index).abs_diff(RING_SIZE / 3) <= 1);
+        }
+    }
+
+    #[test]
+    fn shares_follow_weights() {
+        let ring = ring(&members(&[3, 1]));
+        assert!(share(&ring, 0).abs_diff(RING_SIZE * 3 / 4) <= 3, "{}", share(&ring, 0));
+    }
+
+    #[test]
+    fn no_members_leave_the_ring_empty() {
+        assert_eq!(share(&ring(&[]), NO_TARGET), RING_SIZE);
+    }
+
+    #[test]
+    fn a_target_that_goes_moves_few_slots_of_the_others() {
+        let all = members(&[1; 10]);
+        let before = ring(&all);
+        let after = ring(all.get(..9).unwrap());
+        let moved = before.iter().zip(after.iter()).filter(|(b, a)| **b != 9 && b != a).count();
+        assert!(moved < RING_SIZE / 20, "{moved} of {RING_SIZE} slots moved needlessly");
+    }
+}

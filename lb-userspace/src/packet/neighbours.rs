@@ -1,0 +1,198 @@
+//! Next hops by the kernel's neighbour table: asks it to keep the wanted addresses resolved, and hears of every change.
+//!
+//! Works in the network namespace of the thread that started it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::{Handle, MulticastGroup};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::reconcile::Mac;
+
+/// A next hop: interface and address.
+pub type Hop = (u32, Ipv4Addr);
+
+/// The neighbour table's other end.
+#[derive(Debug)]
+pub struct Neighbours {
+    wanted: watch::Sender<BTreeSet<Hop>>,
+    known: watch::Receiver<HashMap<Hop, Mac>>,
+    task: JoinHandle<()>,
+}
+
+impl Neighbours {
+    /// Begins to listen. Needs a tokio runtime.
+    pub fn start() -> io::Result<Self> {
+        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&[MulticastGroup::Neigh])?;
+        let (wanted, wanted_rx) = watch::channel(BTreeSet::new());
+        let (known_tx, known) = watch::channel(HashMap::new());
+        let table = Table { handle, wanted: wanted_rx, asked: BTreeSet::new(), known: known_tx };
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = connection => {}
+                () = table.run(messages) => {}
+            }
+        });
+        Ok(Self { wanted, known, task })
+    }
+
+    /// Says which next hops are needed.
+    pub fn want(&self, hops: BTreeSet<Hop>) {
+        self.wanted.send_if_modified(|now| {
+            let changed = *now != hops;
+            *now = hops;
+            changed
+        });
+    }
+
+    /// What has answered so far.
+    pub fn known(&mut self) -> HashMap<Hop, Mac> {
+        self.known.borrow_and_update().clone()
+    }
+
+    /// Waits until `known` would be different. Cancel safe.
+    pub async fn changed(&mut self) {
+        if self.known.changed().await.is_err() {
+            // The netlink connection is gone; nothing will change any more.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Neighbours {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Table {
+    handle: Handle,
+    wanted: watch::Receiver<BTreeSet<Hop>>,
+    asked: BTreeSet<Hop>,
+    known: watch::Sender<HashMap<Hop, Mac>>,
+}
+
+impl Table {
+    async fn run<M>(mut self, mut messages: M)
+    where
+        M: StreamExt<
+                Item = (
+                    rtnetlink::packet_core::NetlinkMessage<RouteNetlinkMessage>,
+                    rtnetlink::sys::SocketAddr,
+                ),
+            > + Unpin,
+    {
+        self.read_all().await;
+        let mut again = tokio::time::interval(ASK_AGAIN);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = self.wanted.changed() => match changed {
+                    Ok(()) => self.ask().await,
+                    Err(_) => return,
+                },
+                message = messages.next() => match message {
+                    Some((message, _)) => self.hear(message.payload),
+                    None => return,
+                },
+                _ = again.tick() => self.ask_missing().await,
+            }
+        }
+    }
+
+    /// What was known before we listened.
+    async fn read_all(&mut self) {
+        let mut entries = std::pin::pin!(self.handle.neighbours().get().execute());
+        let mut found = Vec::new();
+        loop {
+            match entries.try_next().await {
+                Ok(Some(entry)) => found.extend(answer(&entry)),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "reading the neighbour table");
+                    break;
+                }
+            }
+        }
+        self.known.send_modify(|known| known.extend(found));
+    }
+
+    fn hear(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>) {
+        let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(entry)) = payload else { return };
+        let Some((hop, mac)) = answer(&entry) else { return };
+        self.known.send_if_modified(|known| known.insert(hop, mac) != Some(mac));
+    }
+
+    /// Asks for what became wanted, and lets go what is no longer.
+    async fn ask(&mut self) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        for hop in wanted.difference(&self.asked) {
+            resolve(&self.handle, *hop).await;
+        }
+        self.known.send_if_modified(|known| {
+            // Not worth waking anybody.
+            known.retain(|hop, _| wanted.contains(hop) || !self.asked.contains(hop));
+            false
+        });
+        self.asked = wanted;
+    }
+
+    async fn ask_missing(&mut self) {
+        let missing: Vec<Hop> =
+            self.asked.iter().filter(|hop| !self.known.borrow().contains_key(hop)).copied().collect();
+        for hop in missing {
+            resolve(&self.handle, hop).await;
+        }
+    }
+}
+
+/// Has the kernel resolve an address now, and keep it resolved (`NTF_EXT_MANAGED`, Linux 5.16).
+async fn resolve(handle: &Handle, (ifindex, address): Hop) {
+    let mut request = handle
+        .neighbours()
+        .add(ifindex, IpAddr::V4(address))
+        .state(NeighbourState::None)
+        .flags(NeighbourFlags::Use)
+        .replace();
+    request.message_mut().attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+    if let Err(error) = request.execute().await {
+        tracing::debug!(ifindex, %address, %error, "asking for a neighbour");
+    }
+}
+
+fn answer(entry: &NeighbourMessage) -> Option<(Hop, Mac)> {
+    let usable = matches!(
+        entry.header.state,
+        NeighbourState::Reachable
+            | NeighbourState::Stale
+            | NeighbourState::Delay
+            | NeighbourState::Probe
+            | NeighbourState::Permanent
+    );
+    if !usable {
+        return None;
+    }
+    let mut address = None;
+    let mut mac = None;
+    for attribute in &entry.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(own)) => address = Some(*own),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = Mac::try_from(bytes.as_slice()).ok(),
+            _ => {}
+        }
+    }
+    Some(((entry.header.ifindex, address?), mac?))
+}
+
+/// Between two attempts at an address that does not answer; the kernel itself tries for three seconds.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
