@@ -26,7 +26,7 @@ use crate::model::{
     discovery::{DiscoveryInstance, DiscoveryService},
     id::{Arn, SecurityGroupId, VpcId, VpcLinkId},
     load_balancer::{Action, LoadBalancer, LoadBalancerKind},
-    network::{SecurityGroupPeer, SecurityGroupRule},
+    network::{InstanceState, SecurityGroupPeer, SecurityGroupRule},
     target_group::Target,
     task::TaskStatus,
 };
@@ -292,7 +292,8 @@ fn host_slice(state: &State, settings: &Settings, security_groups: Groups) -> Ho
     let instances = state
         .instances
         .values()
-        .filter(|instance| instance.state.is_alive())
+        // A machine that is being taken down keeps its namespace until its tasks have drained.
+        .filter(|instance| !matches!(instance.state, InstanceState::Terminated { .. }))
         .map(|instance| {
             let host = HostInstance {
                 namespace: names::instance_namespace(&settings.appliance, &instance.id),

@@ -29,6 +29,36 @@ pub mod timestamp;
 /// A state to call operations on, for tests.
 #[cfg(test)]
 pub(crate) mod world;
+/// ecs: what its resources share.
+pub mod ecs;
+/// ecs: clusters.
+pub mod clusters;
+/// ecs: container instances.
+pub mod container_instances;
+/// ecs: task definitions.
+pub mod task_definitions;
+/// ecs: services.
+pub mod ecs_services;
+/// ecs: tasks.
+pub mod tasks;
+/// ecs: tags.
+pub mod ecs_tags;
+/// ecs: stories of its operations.
+#[cfg(test)]
+mod ecs_tests;
+/// servicediscovery: what its resources share.
+pub mod cloud_map;
+/// servicediscovery: namespaces.
+pub mod namespaces;
+/// servicediscovery: services.
+pub mod discovery_services;
+/// servicediscovery: instances.
+pub mod discovery_instances;
+/// servicediscovery: operations and tags.
+pub mod discovery_operations;
+/// servicediscovery: stories of its operations.
+#[cfg(test)]
+mod cloud_map_tests;
 /// elbv2: what its resources share.
 pub mod elbv2;
 /// elbv2: keys, defaults and lawful values of attributes.
@@ -134,6 +164,20 @@ pub fn names(service: &str) -> impl Iterator<Item = &'static str> {
 
 fn tables(service: &str) -> &'static [&'static [Entry]] {
     match service {
+        "ecs" => &[
+            clusters::OPERATIONS,
+            container_instances::OPERATIONS,
+            task_definitions::OPERATIONS,
+            ecs_services::OPERATIONS,
+            tasks::OPERATIONS,
+            ecs_tags::OPERATIONS,
+        ],
+        "servicediscovery" => &[
+            namespaces::OPERATIONS,
+            discovery_services::OPERATIONS,
+            discovery_instances::OPERATIONS,
+            discovery_operations::OPERATIONS,
+        ],
         "elbv2" => &[
             load_balancers::OPERATIONS,
             listeners::OPERATIONS,

@@ -85,6 +85,14 @@ impl Round<'_> {
                 }
                 self.place(task)
             }
+            _ if !stop && self.is_instance_going(task) => {
+                let reason = format!("Host EC2 (instance {}) is shutting down.", task.instance_id);
+                self.draft.edit::<Task>(task.arn.as_str(), |row| {
+                    row.desired_status = TaskStatus::Stopped;
+                    row.stopped_reason = Some(reason);
+                    row.stop_code = Some("InfrastructureHealth".to_owned());
+                })
+            }
             // The host answers a task that it never started with Stopped.
             TaskStatus::Provisioning | TaskStatus::Pending | TaskStatus::Activating if stop => {
                 self.step(task, TaskStatus::Stopping)
@@ -163,10 +171,17 @@ impl Round<'_> {
         }
     }
 
-    fn is_instance_gone(&self, task: &Task) -> bool {
+    /// Whether the machine is being taken down: its tasks are drained and stopped first.
+    fn is_instance_going(&self, task: &Task) -> bool {
         self.draft
             .one::<Instance>(task.instance_id.as_str())
-            .is_none_or(|instance| !instance.state.is_alive())
+            .is_some_and(|instance| instance.state == InstanceState::ShuttingDown)
+    }
+
+    fn is_instance_gone(&self, task: &Task) -> bool {
+        self.draft.one::<Instance>(task.instance_id.as_str()).is_none_or(|instance| {
+            !instance.state.is_alive() && instance.state != InstanceState::ShuttingDown
+        })
     }
 
     /// Ends a task whose process is gone: it is known nowhere any more, without a drain, as there is nothing to drain.

@@ -592,17 +592,31 @@ fn a_task_that_is_stopped_before_it_runs_never_registers() {
 }
 
 #[test]
-fn tasks_of_a_terminated_instance_are_gone_and_placed_elsewhere() {
+fn tasks_of_an_instance_that_shuts_down_drain_while_others_start_elsewhere() {
     let mut world = World::with_service(2);
     world.host_starts();
     let lost = world.with_status(TaskStatus::Running)[0].instance_id.clone();
     world.change(|draft| {
         draft.edit::<Instance>(lost.as_str(), |row| row.state = InstanceState::ShuttingDown);
     });
-    assert_eq!(world.targets(false), 1);
+    assert_eq!((world.targets(false), world.targets(true)), (1, 1));
     let moved = world.with_status(TaskStatus::Provisioning);
     assert_eq!(moved.len(), 1);
     assert_ne!(moved[0].instance_id, lost);
+    assert_eq!(world.service().crash_streak, 0);
+}
+
+#[test]
+fn tasks_of_an_instance_that_is_gone_are_gone() {
+    let mut world = World::with_service(2);
+    world.host_starts();
+    let lost = world.with_status(TaskStatus::Running)[0].instance_id.clone();
+    world.change(|draft| {
+        draft.edit::<Instance>(lost.as_str(), |row| row.state = InstanceState::Terminated { at: 0 });
+    });
+    assert_eq!((world.targets(false), world.targets(true)), (1, 0));
+    assert_eq!(world.with_status(TaskStatus::Stopped).len(), 1);
+    assert_eq!(world.with_status(TaskStatus::Provisioning).len(), 1);
 }
 
 #[test]
