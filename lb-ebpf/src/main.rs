@@ -7,7 +7,7 @@ mod maps;
 /// The tables that decide, over the maps.
 mod tables;
 
-use aya_ebpf::{bindings::xdp_action, helpers::{bpf_xdp_adjust_tail, bpf_xdp_get_buff_len}, macros::xdp, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_action, helpers::{bpf_redirect, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len}, macros::xdp, programs::XdpContext};
 use lb_common::packet::{Verdict, steer};
 use lb_common::wire::Window;
 
@@ -16,13 +16,14 @@ use lb_common::wire::Window;
 pub fn gatehouse(context: XdpContext) -> u32 {
     // SAFETY: the kernel gives these bounds for this call, and nothing else refers to the packet meanwhile.
     let window = unsafe { Window::from_bounds(context.data(), context.data_end()) };
-    let verdict = steer(&window, context.ingress_ifindex() as u32, &tables::Maps);
+    let ingress = context.ingress_ifindex() as u32;
+    let verdict = steer(&window, ingress, &tables::Maps);
     #[cfg(feature = "trace")]
     trace(&context, verdict);
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop(_) => xdp_action::XDP_DROP,
-        Verdict::Transmit => xdp_action::XDP_TX,
+        Verdict::Transmit => transmit(ingress),
         Verdict::TransmitFirst(length) => {
             // SAFETY: the context is this call's; no view of the packet is used after this. The length is asked for,
             // because the verifier forbids to compute with the packet's end.
@@ -30,11 +31,19 @@ pub fn gatehouse(context: XdpContext) -> u32 {
                 let had = bpf_xdp_get_buff_len(context.ctx) as i32;
                 bpf_xdp_adjust_tail(context.ctx, i32::from(length) - had)
             } {
-                0 => xdp_action::XDP_TX,
+                0 => transmit(ingress),
                 _ => xdp_action::XDP_DROP,
             }
         }
     }
+}
+
+/// Out by the interface it came in by. As a redirect and not as XDP_TX: after XDP_TX veth wakes its peer only if that has
+/// an XDP program as well (`veth_xdp_flush`), and the frame lies in the ring until something else wakes it.
+#[inline(always)]
+fn transmit(ifindex: u32) -> u32 {
+    // SAFETY: takes two numbers.
+    unsafe { bpf_redirect(ifindex, 0) as u32 }
 }
 
 #[cfg(feature = "trace")]

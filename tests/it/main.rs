@@ -12,3 +12,5 @@ mod lab;
 mod network;
 /// Real AWS clients against the control endpoint.
 mod wire;
+/// The packet path: fixtures through the core and the kernel, and real TCP through namespaces.
+mod packets;

@@ -77,7 +77,6 @@ impl Links {
         if !exchange(program, &pin) {
             self.attach_new(program, device, ifindex, &pin)?;
         }
-        prepare(device);
         self.attached.insert(device.to_owned(), ifindex);
         Ok(Some(ifindex))
     }
@@ -146,16 +145,6 @@ fn exchange(program: &mut Xdp, pin: &Path) -> bool {
             tracing::info!(pin = %pin.display(), error, "a pinned link is dead; attaching anew");
             let _ = fs::remove_file(pin);
             false
-        }
-    }
-}
-
-/// Several of our interfaces may be in one subnet: each answers ARP for its own address only, and asks with it.
-fn prepare(device: &str) {
-    for (name, value) in [("arp_ignore", "1"), ("arp_announce", "2")] {
-        let path = format!("/proc/sys/net/ipv4/conf/{device}/{name}");
-        if let Err(error) = fs::write(&path, value) {
-            tracing::warn!(path, %error, "cannot set; other interfaces of this node may answer for this one");
         }
     }
 }

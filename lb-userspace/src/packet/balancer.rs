@@ -70,6 +70,8 @@ pub struct Balancer {
     ledger: Ledger,
     plan: Plan,
     clock: Clock,
+    // Until the first plan, everything stays as an earlier process left it.
+    is_planned: bool,
     census: Census,
     // Whether targets got or lost flows for reasons that the census does not know yet.
     census_is_stale: bool,
@@ -102,6 +104,7 @@ impl Balancer {
             neighbours,
             ledger,
             plan: Plan::default(),
+            is_planned: false,
             clock,
             census: Census::default(),
             census_is_stale: true,
@@ -118,6 +121,7 @@ impl Balancer {
     /// Makes the packet path what the plan says. Devices that do not exist yet are attached as soon as they do.
     pub fn apply(&mut self, plan: Plan) -> Result<(), BalancerError> {
         let before = std::mem::replace(&mut self.plan, plan);
+        self.is_planned = true;
         let result = self.refresh();
         if matches!(result, Err(BalancerError::Exceeded(_))) {
             self.plan = before;
@@ -227,6 +231,9 @@ impl Balancer {
 
     /// Attaches, asks for neighbours, and brings the maps in step.
     fn refresh(&mut self) -> Result<(), BalancerError> {
+        if !self.is_planned {
+            return Ok(());
+        }
         let program = load::program(&mut self.ebpf)?;
         for node in self.plan.nodes.values() {
             self.links.attach(program, &node.device)?;
