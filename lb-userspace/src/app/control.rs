@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::privilege;
 use crate::config::Config;
 use crate::control::{
-    api::{Credentials, Endpoint, Executor, metrics::EndpointMetrics},
+    api::{Credentials, Endpoint, EndpointSettings, Executor, metrics::EndpointMetrics},
     ops::{ApiError, Caller, Handler, instances, targets},
     publish::{Publisher, compiler},
     store::EmbeddedStore,
@@ -83,8 +83,8 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let leaf =
         authorities.front_door.issue_server(&host_names.into_iter().collect(), &[listen.ip()], now_ms())?;
     let tls = identity::tls::front_door(&leaf)?;
-    let endpoint =
-        Arc::new(Endpoint::new(credentials, seal, Operations(handle), EndpointMetrics::default(), now_s)?);
+    let settings = EndpointSettings { region: config.region.clone(), credentials, seal, clock: now_s };
+    let endpoint = Arc::new(Endpoint::new(settings, Operations(handle), EndpointMetrics::default())?);
     let listener = TcpListener::bind(listen).await?;
     tracing::info!(%listen, "control serves");
     let mut terminate = signal(SignalKind::terminate())?;

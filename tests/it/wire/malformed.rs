@@ -1,12 +1,11 @@
 //! What is malformed or unknown gets AWS's error shape and changes nothing.
 
-use std::{io::Write, net::TcpStream, sync::Arc, time::Duration};
+use std::{io::Write, net::TcpStream, time::Duration};
 
 use http::{Method, Request, request::Parts};
 use http_body_util::BodyExt;
 use lb_userspace::{
     control::api::{Endpoint, Services, metrics::EndpointMetrics, shapes::Protocol},
-    identity::seal::Seal,
     sigv4::{AccessKey, SecretKey, sign},
 };
 use proptest::{
@@ -15,7 +14,7 @@ use proptest::{
 };
 use serde_json::json;
 
-use super::served::{ACCESS_KEY_ID, Memory, REGION, SECRET, Served, credentials, now_s};
+use super::served::{ACCESS_KEY_ID, Memory, REGION, SECRET, Served, now_s, settings};
 
 #[test]
 fn an_unknown_operation_has_its_code_in_each_protocol() {
@@ -240,8 +239,7 @@ fn apply(edits: &[Edit], bytes: &mut Vec<u8>) {
 fn mutated_requests_never_panic_and_always_have_an_aws_shaped_answer() {
     let memory = Memory::default();
     let folder = tempfile::tempdir().unwrap();
-    let seal = Arc::new(Seal::open(&folder.path().join("seal.key")).unwrap());
-    let endpoint = Endpoint::new(credentials(), seal, memory, EndpointMetrics::default(), now_s).unwrap();
+    let endpoint = Endpoint::new(settings(folder.path()), memory, EndpointMetrics::default()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let key = AccessKey { id: ACCESS_KEY_ID.to_owned(), secret: SecretKey(SECRET.to_owned()) };
     let seeds = seeds();

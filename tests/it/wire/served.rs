@@ -1,6 +1,7 @@
 //! The endpoint under test: TLS on loopback, operations over a state in memory.
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{SystemTime, UNIX_EPOCH},
@@ -9,7 +10,7 @@ use std::{
 use gatehouse_tests::lab::aws::{Aws, AwsOptions};
 use lb_userspace::{
     control::{
-        api::{Credentials, Endpoint, Executor, metrics::EndpointMetrics},
+        api::{Credentials, Endpoint, EndpointSettings, Executor, metrics::EndpointMetrics},
         ops::{ApiError, Caller, Handler},
     },
     identity::seal::Seal,
@@ -69,11 +70,13 @@ impl Executor for Memory {
     }
 }
 
-pub(crate) fn credentials() -> Credentials {
+/// One access key; the seal's key file is made in `folder`.
+pub(crate) fn settings(folder: &Path) -> EndpointSettings {
     let mut credentials = Credentials::default();
     let secret = SecretKey(SECRET.to_owned());
     credentials.insert(AccessKey { id: ACCESS_KEY_ID.to_owned(), secret }, ACCOUNT);
-    credentials
+    let seal = Arc::new(Seal::open(&folder.join("seal.key")).unwrap());
+    EndpointSettings { region: REGION.to_owned(), credentials, seal, clock: now_s }
 }
 
 pub(crate) fn now_s() -> u64 {
@@ -94,8 +97,7 @@ impl Served {
             .unwrap();
 
         let (state, metrics) = (Memory::default(), EndpointMetrics::default());
-        let seal = Arc::new(Seal::open(&folder.path().join("seal.key")).unwrap());
-        let endpoint = Endpoint::new(credentials(), seal, state.clone(), metrics.clone(), now_s).unwrap();
+        let endpoint = Endpoint::new(settings(folder.path()), state.clone(), metrics.clone()).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();

@@ -139,6 +139,22 @@ fn missing_incomplete_and_foreign_signatures_are_refused() {
 }
 
 #[test]
+fn a_signature_for_another_region_does_not_count() {
+    let served = Served::start();
+    let request = |service: &str, body: &str| {
+        let headers = json!({"Content-Type": "application/x-www-form-urlencoded"});
+        served.aws.raw(json!({
+            "service": service, "region": "us-east-1", "method": "POST", "path": "/", "headers": headers, "body": body,
+        }))
+    };
+    let refused = request("ec2", "Action=DescribeVpcs&Version=2016-11-15").unwrap();
+    assert_eq!(refused["status"], 401);
+    assert!(refused["body"].as_str().unwrap().contains("'eu-central-1'"), "{refused:#}");
+    let answered = request("sts", "Action=GetCallerIdentity&Version=2011-06-15").unwrap();
+    assert_eq!(answered["status"], 200, "sts is signed for its global endpoint, too");
+}
+
+#[test]
 fn presigned_requests_verify_until_they_expire() {
     let served = Served::start();
     let request = |extra: Value| {

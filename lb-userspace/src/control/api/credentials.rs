@@ -33,13 +33,14 @@ impl Credentials {
         self.0.is_empty()
     }
 
-    /// Verifies a request's signature, and that it is for `service`.
+    /// Verifies a request's signature, and that it is for `service` in `region`.
     ///
     /// # Errors
     /// What is wrong with the signature.
     pub(super) fn verify(
         &self,
         service: &Service,
+        region: &str,
         parts: &Parts,
         body: &[u8],
         now_s: u64,
@@ -50,6 +51,11 @@ impl Credentials {
         if verified.scope.service != service.signing_name {
             let message =
                 format!("Credential should be scoped to correct service: '{}'.", service.signing_name);
+            return Err(ApiError::new(Code::SignatureMismatch, Fault::Sender, message));
+        }
+        // Clients of sts sign for its global endpoint, too.
+        if verified.scope.region != region && service.name != "sts" {
+            let message = format!("Credential should be scoped to a valid region, which is '{region}' here.");
             return Err(ApiError::new(Code::SignatureMismatch, Fault::Sender, message));
         }
         let owner = self.0.get(&verified.access_key_id).ok_or_else(ApiError::internal)?;

@@ -55,39 +55,39 @@ pub trait Executor: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Value, ApiError>> + Send;
 }
 
+/// Who may call, and with what the endpoint works.
+pub struct EndpointSettings {
+    /// The region that this appliance stands for; signatures for another do not count.
+    pub region: String,
+    /// The access keys.
+    pub credentials: Credentials,
+    /// Seals the secrets that clients bring.
+    pub seal: Arc<Seal>,
+    /// Seconds since the Unix epoch.
+    pub clock: fn() -> u64,
+}
+
 /// The AWS endpoint of the control plane.
 pub struct Endpoint<E> {
     services: Services,
-    credentials: Credentials,
-    seal: Arc<Seal>,
+    settings: EndpointSettings,
     executor: E,
     metrics: EndpointMetrics,
-    clock: fn() -> u64,
     large_bodies: Semaphore,
 }
 
 impl<E: Executor> Endpoint<E> {
-    /// An endpoint that accepts `credentials` and seals the secrets that clients bring; `clock` reads seconds since the Unix epoch.
+    /// An endpoint that runs operations by `executor`.
     ///
     /// # Errors
     /// When the shape tables of this build are broken.
     pub fn new(
-        credentials: Credentials,
-        seal: Arc<Seal>,
+        settings: EndpointSettings,
         executor: E,
         metrics: EndpointMetrics,
-        clock: fn() -> u64,
     ) -> Result<Self, ShapesError> {
         let services = Services::load()?;
-        Ok(Self {
-            services,
-            credentials,
-            seal,
-            executor,
-            metrics,
-            clock,
-            large_bodies: Semaphore::new(LARGE_BODIES_MAX),
-        })
+        Ok(Self { services, settings, executor, metrics, large_bodies: Semaphore::new(LARGE_BODIES_MAX) })
     }
 
     /// Serves HTTPS until `stop` is ready, then lets the requests in flight end within a stated time.
@@ -238,13 +238,14 @@ impl<E: Executor> Endpoint<E> {
         request_id: &str,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         let service = found.service;
-        let caller = self.credentials.verify(service, parts, body, (self.clock)())?;
+        let now_s = (self.settings.clock)();
+        let caller = self.settings.credentials.verify(service, &self.settings.region, parts, body, now_s)?;
         let (name, operation, input) = found.decode(parts, body)?;
         let handler =
             ops::find(&service.name, name).ok_or_else(|| dispatch::unknown_operation(service, name))?;
         check(service, operation.input.as_deref(), &input)?;
         let input = match ops::preparation(&service.name, name) {
-            Some(prepare) => prepare(&self.seal, input)?,
+            Some(prepare) => prepare(&self.settings.seal, input)?,
             None => input,
         };
         let output = self.executor.execute(handler, caller, input).await?;

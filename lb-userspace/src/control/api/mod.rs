@@ -31,5 +31,5 @@ pub mod timestamp;
 pub mod refuse;
 
 pub use credentials::Credentials;
-pub use endpoint::{Endpoint, Executor};
+pub use endpoint::{Endpoint, EndpointSettings, Executor};
 pub use shapes::Services;

@@ -370,9 +370,36 @@ const TERMINATED_SHOWN_MS: TimestampMs = 60 * 60 * 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::ops::world::World;
 
     fn cluster(text: &str) -> Option<String> {
         cluster_of(&BASE64_STANDARD.encode(text)).unwrap()
+    }
+
+    #[test]
+    fn a_terminated_instance_frees_its_address_and_is_forgotten_after_an_hour() {
+        let mut world = World::new();
+        let address = world.state.instances["i-1"].address;
+        world.ok("ec2", "TerminateInstances", json!({"InstanceIds": ["i-1"]}));
+        let at = world.now;
+        world.change(|draft| Ok::<_, ApiError>(reconcile(draft))).unwrap();
+        assert_eq!(world.state.instances["i-1"].state, InstanceState::Terminated { at });
+        let subnet = Subnet::clone(&world.state.subnets["subnet-a"]);
+        assert!(interfaces::is_free(&world.state, &subnet, address));
+        let described = world.ok("ec2", "DescribeInstances", json!({"InstanceIds": ["i-1"]}));
+        let instance = &described["Reservations"][0]["Instances"][0];
+        assert_eq!(instance["State"]["Name"], "terminated");
+        assert!(instance.get("SubnetId").is_none());
+
+        world.now += TERMINATED_SHOWN_MS - 1;
+        assert_eq!(
+            world.change(|draft| Ok::<_, ApiError>(reconcile(draft))).unwrap(),
+            Some(at + TERMINATED_SHOWN_MS)
+        );
+        assert_eq!(world.state.instances.len(), 1);
+        world.now += 1;
+        assert_eq!(world.change(|draft| Ok::<_, ApiError>(reconcile(draft))).unwrap(), None);
+        assert!(world.state.instances.is_empty());
     }
 
     #[test]
