@@ -28,6 +28,8 @@ pub mod tasks;
 pub mod packet;
 /// The control plane: AWS's APIs over a durable state.
 pub mod control;
+/// Public HTTP APIs behind VPC links.
+pub mod gateway;
 /// The boot configuration: one small TOML file.
 pub mod config;
 /// The composition: the command line, the supervisor, and one file a role.

@@ -145,10 +145,12 @@ impl<C: Connect> Forwarder<C> {
             bodyless && matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         let mut retries = usize::from(policy.retry && repeatable);
         let mut failure = ForwardError::NoTarget;
-        for _ in 0..MOST_ATTEMPTS {
+        for attempt in 0..MOST_ATTEMPTS {
             let Some(key) = next() else { return Err(failure) };
             let shelf = self.pool.shelf(&key);
-            let mut connection = match shelf.take(!repeatable) {
+            // What closed one connection may be closing the others at this moment: trying again takes a fresh one.
+            let idle = if attempt == 0 { shelf.take(!repeatable) } else { None };
+            let mut connection = match idle {
                 Some(connection) => connection,
                 None => match self.open(&key, policy.connect_timeout).await {
                     Ok(connection) => connection,

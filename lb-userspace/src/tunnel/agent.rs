@@ -57,6 +57,11 @@ pub async fn run(mut slices: Slices, reports: mpsc::Sender<Report>, shutdown: im
                 let newest = slices.borrow_and_update().clone();
                 if let Some(newest) = newest {
                     agent.follow(&newest.slice);
+                    // Opening reads the very slice that was just seen.
+                    let report = Report::Applied { generation: newest.generation };
+                    if reports.send(report).await.is_err() {
+                        break;
+                    }
                 }
             }
             () = agent.changed.notified() => {}

@@ -330,12 +330,18 @@ fn gather<'a>(slices: &mut [IoSlice<'a>], front: &'a [u8], bufs: &'a [IoSlice<'a
 pub struct Pipe<S> {
     lane: Option<Lane<S>>,
     give_back: Option<Box<dyn FnOnce(Lane<S>)>>,
+    on_refusal: Option<Box<dyn FnOnce()>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
     /// A pipe over a lane on which a connection was begun; `give_back` gets the lane when the pipe is dropped.
     pub fn new(lane: Lane<S>, give_back: Box<dyn FnOnce(Lane<S>)>) -> Self {
-        Self { lane: Some(lane), give_back: Some(give_back) }
+        Self { lane: Some(lane), give_back: Some(give_back), on_refusal: None }
+    }
+
+    /// Calls `told` when the agent refuses to connect after the pipe was handed out.
+    pub fn on_refusal(&mut self, told: Box<dyn FnOnce()>) {
+        self.on_refusal = Some(told);
     }
 
     /// Waits for the agent's answer to the OPEN: for those whose bytes cannot be written twice.
@@ -394,7 +400,8 @@ impl<S> Drop for Pipe<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Pipe<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let lane = self.get_mut().lane()?;
+        let this = self.get_mut();
+        let lane = this.lane.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         loop {
             if lane.data_left > 0 {
                 return lane.poll_data(cx, buf);
@@ -409,6 +416,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Pipe<S> {
                 Ok(Next::Data | Next::Message(AtGateway::Opened | AtGateway::Alive | AtGateway::Drains)) => {}
                 Ok(Next::Message(AtGateway::Ended)) => return Poll::Ready(Ok(())),
                 Ok(Next::Message(AtGateway::Refused { code, reason })) => {
+                    if let Some(told) = this.on_refusal.take() {
+                        told();
+                    }
                     let error = NotDelivered(refusal(code, &reason));
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionRefused, error)));
                 }
