@@ -16,8 +16,9 @@ use super::privilege;
 use crate::config::Config;
 use crate::control::{
     api::{Credentials, Endpoint, EndpointSettings, Executor, metrics::EndpointMetrics},
-    ops::{ApiError, Caller, Handler, instances, targets},
+    ops::{ApiError, Caller, Handler, instances, targets, vpc_links},
     publish::{Publisher, compiler},
+    stacks::Engine,
     store::EmbeddedStore,
     writer::{Reconciler, ReportHandler, Writer, WriterHandle},
 };
@@ -70,7 +71,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
 
     let (acknowledged_sender, acknowledged) = watch::channel(u64::MAX);
     let store = Box::new(EmbeddedStore::open(&directory.join("state.redb"))?);
-    let reconcilers = reconcilers(&config, &authorities, &seal);
+    let reconcilers = reconcilers(&config, &authorities, &seal, Engine::new()?);
     let (writer, handle) = Writer::open(store, acknowledged, reconcilers, report_handlers())?;
     let writer = tokio::spawn(writer.run());
 
@@ -108,7 +109,12 @@ impl Executor for Operations {
     }
 }
 
-fn reconcilers(config: &Config, authorities: &Arc<Authorities>, seal: &Arc<Seal>) -> Vec<Reconciler> {
+fn reconcilers(
+    config: &Config,
+    authorities: &Arc<Authorities>,
+    seal: &Arc<Seal>,
+    engine: Engine,
+) -> Vec<Reconciler> {
     let names = identity::issue::Names {
         appliance: config.name.clone(),
         domain_suffix: config.gateway.domain_suffix.clone(),
@@ -123,7 +129,14 @@ fn reconcilers(config: &Config, authorities: &Arc<Authorities>, seal: &Arc<Seal>
                 Some(draft.now() + 60_000)
             }
         });
-    vec![issue, Box::new(|draft, _| instances::reconcile(draft))]
+    vec![
+        issue,
+        Box::new(|draft, _| instances::reconcile(draft)),
+        Box::new(|draft, _| targets::expire_draining(draft)),
+        Box::new(|draft, _| vpc_links::expire_deleting(draft)),
+        Box::new(|draft, progress| scheduler::reconcile(draft, progress.acknowledged, progress.generation)),
+        Box::new(move |draft, _| engine.step(draft)),
+    ]
 }
 
 fn report_handlers() -> Vec<ReportHandler> {
@@ -134,6 +147,9 @@ fn report_handlers() -> Vec<ReportHandler> {
             }
             Report::TargetDrained { target_group, target } => {
                 targets::apply_drained(draft, target_group, target);
+            }
+            Report::LinkAttached { link, gateways } => {
+                vpc_links::apply_attached(draft, link, *gateways);
             }
             _ => {}
         }),

@@ -4,6 +4,8 @@
 pub mod api;
 /// The operations: pure functions over a draft of the state.
 pub mod ops;
+/// CloudFormation: stacks of resources, each made by the operations.
+pub mod stacks;
 /// The one writer of the state.
 pub mod writer;
 /// Where the state lasts.

@@ -273,6 +273,15 @@ impl Draft {
         format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
     }
 
+    /// Runs a part of an operation that may fail on its own: when it does, what it wrote is undone and the rest stays.
+    ///
+    /// # Errors
+    /// What the part answers.
+    pub fn attempt<T, E>(&mut self, part: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        let (state, writes) = (self.state.clone(), self.writes.clone());
+        part(self).inspect_err(|_| (self.state, self.writes) = (state, writes))
+    }
+
     /// Whether anything was written.
     pub fn is_changed(&self) -> bool {
         !self.writes.is_empty()

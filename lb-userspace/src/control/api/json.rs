@@ -122,6 +122,16 @@ impl Reader<'_> {
                 Ok(_) => Value::String(text),
                 Err(_) => return wrong("base64"),
             },
+            // Templates write numbers as text, and text that looks like a number as a number.
+            (Kind::String, Value::Number(number)) if !self.is_wire => number.to_string().into(),
+            (Kind::String, Value::Bool(value)) if !self.is_wire => value.to_string().into(),
+            (
+                Kind::Integer | Kind::Long | Kind::Float | Kind::Double | Kind::Boolean,
+                Value::String(text),
+            ) if !self.is_wire => match serde_json::from_str(&text) {
+                Ok(plain @ (Value::Number(_) | Value::Bool(_))) => return self.read(shape, plain, path),
+                _ => return wrong("a number, true or false"),
+            },
             (Kind::Structure { .. } | Kind::Map { .. }, _) => return wrong("an object"),
             (Kind::List { .. }, _) => return wrong("a list"),
             (Kind::String, _) => return wrong("a string"),

@@ -115,6 +115,14 @@ impl ApiError {
         Self { code, message: message.into(), status: None, kind, fields: Map::new() }
     }
 
+    /// The code as the client sees it, where it is one by name.
+    pub fn name(&self) -> Option<&str> {
+        match &self.code {
+            Code::Named(name) => Some(name),
+            _ => None,
+        }
+    }
+
     /// The same error with this HTTP status.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {

@@ -111,6 +111,8 @@ pub mod deployments;
 pub mod stages;
 /// apigatewayv2: VPC links.
 pub mod vpc_links;
+/// cloudformation: stacks.
+pub mod stacks;
 /// sts: who am I.
 pub mod sts;
 
@@ -204,6 +206,7 @@ fn tables(service: &str) -> &'static [&'static [Entry]] {
             stages::OPERATIONS,
             vpc_links::OPERATIONS,
         ],
+        "cloudformation" => &[stacks::OPERATIONS],
         "sts" => &[sts::OPERATIONS],
         _ => &[],
     }
