@@ -6,6 +6,8 @@
     reason = "clippy.toml lets tests panic, but does not see that the functions beside them are tests too"
 )]
 
+/// The application load balancer over real sockets on loopback.
+mod alb;
 /// The lab itself.
 mod lab;
 /// The virtual network, in real namespaces.

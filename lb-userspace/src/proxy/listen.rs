@@ -37,6 +37,15 @@ pub struct OpenListener {
     next: Cell<u64>,
 }
 
+/// What came of taking a newer form.
+#[derive(Default)]
+pub struct Updated {
+    /// Addresses that could not be opened; the others serve.
+    pub failed: Vec<(SocketAddr, io::Error)>,
+    /// Tasks whose end closes sockets.
+    pub closing: Vec<JoinHandle<()>>,
+}
+
 impl OpenListener {
     /// Not listening yet.
     pub fn new(listener: Arc<Listener>) -> Rc<Self> {
@@ -48,23 +57,16 @@ impl OpenListener {
         })
     }
 
-    /// Takes a newer form; opens and closes sockets as it says. The addresses that could not be opened are given back,
-    /// and the others serve.
-    pub fn update(
-        self: &Rc<Self>,
-        listener: Arc<Listener>,
-        shared: &Rc<Shared>,
-    ) -> Vec<(SocketAddr, io::Error)> {
-        self.sockets.borrow_mut().retain(|address, task| {
-            let kept = listener.addresses.contains(address) && !task.is_finished();
-            if !kept {
-                task.abort();
-            }
-            kept
-        });
-        let mut failed = Vec::new();
+    /// Takes a newer form; opens and closes sockets as it says.
+    pub fn update(self: &Rc<Self>, listener: Arc<Listener>, shared: &Rc<Shared>) -> Updated {
+        let mut updated = Updated::default();
+        let mut sockets = self.sockets.borrow_mut();
+        let unwanted: Vec<_> =
+            sockets.keys().filter(|address| !listener.addresses.contains(address)).copied().collect();
+        updated.closing.extend(unwanted.iter().filter_map(|address| sockets.remove(address)));
+        updated.closing.iter().for_each(JoinHandle::abort);
         for address in &listener.addresses {
-            if self.sockets.borrow().contains_key(address) {
+            if sockets.contains_key(address) {
                 continue;
             }
             match listen::bind(*address) {
@@ -73,23 +75,25 @@ impl OpenListener {
                     let task = spawn_local(async move {
                         listen::accept(&socket, |stream, peer| open.accepted(stream, peer, &shared)).await;
                     });
-                    self.sockets.borrow_mut().insert(*address, task);
+                    sockets.insert(*address, task);
                 }
-                Err(error) => failed.push((*address, error)),
+                Err(error) => updated.failed.push((*address, error)),
             }
         }
+        drop(sockets);
         self.listener.replace(listener);
-        failed
+        updated
     }
 
-    /// Listens no longer, and lets connections end after the request in hand.
-    pub fn close(&self) {
-        for (_, task) in self.sockets.borrow_mut().drain() {
-            task.abort();
-        }
+    /// Listens no longer, and lets connections end after the request in hand. The sockets are closed when the tasks that
+    /// it gives have ended.
+    pub fn close(&self) -> Vec<JoinHandle<()>> {
+        let closing: Vec<_> = self.sockets.borrow_mut().drain().map(|(_, task)| task).collect();
+        closing.iter().for_each(JoinHandle::abort);
         for connection in self.connections.borrow().values() {
             connection.close();
         }
+        closing
     }
 
     /// How many connections are left.

@@ -79,7 +79,7 @@ pub async fn run(
                 Some(Command::Apply(view, applied)) => {
                     let table = verdicts.borrow_and_update().clone();
                     closing.retain(|listener| listener.connections() > 0);
-                    let failed = apply(&shared, &mut open, &mut closing, &view, &table);
+                    let failed = apply(&shared, &mut open, &mut closing, &view, &table).await;
                     // Who asked may have gone.
                     let _ = applied.send(failed);
                 }
@@ -101,7 +101,7 @@ pub async fn run(
     }
 }
 
-fn apply(
+async fn apply(
     shared: &Rc<Shared>,
     open: &mut BTreeMap<Arn, Rc<OpenListener>>,
     closing: &mut Vec<Rc<OpenListener>>,
@@ -121,17 +121,24 @@ fn apply(
     for turns in shared.groups.borrow().iter() {
         turns.hear(verdicts);
     }
+    let mut ending = Vec::new();
     let gone: Vec<_> = open.keys().filter(|arn| !view.listeners.contains_key(*arn)).cloned().collect();
     for arn in gone {
         if let Some(listener) = open.remove(&arn) {
-            listener.close();
+            ending.extend(listener.close());
             closing.push(listener);
         }
     }
     let mut failed = Vec::new();
     for (arn, listener) in &view.listeners {
         let entry = open.entry(arn.clone()).or_insert_with(|| OpenListener::new(listener.clone()));
-        failed.extend(entry.update(listener.clone(), shared));
+        let updated = entry.update(listener.clone(), shared);
+        failed.extend(updated.failed);
+        ending.extend(updated.closing);
+    }
+    for task in ending {
+        // Cancelled, as it was told: its socket is closed.
+        let _ = task.await;
     }
     let kept: BTreeSet<SocketAddr> = view.kept_addresses();
     shared.forwarder.pool().retain(|path| kept.contains(&path.target));
@@ -140,6 +147,7 @@ fn apply(
 
 async fn drain(listeners: &[Rc<OpenListener>], grace: Duration) {
     for listener in listeners {
+        // Their sockets go with the worker at the latest.
         listener.close();
     }
     let end = Instant::now() + grace;
