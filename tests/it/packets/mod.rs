@@ -1,5 +1,19 @@
 //! The packet path: fixtures through the core and the kernel, and real TCP through namespaces.
 
+/// Segments as bytes, with checksums computed whole.
+mod segment;
+/// What the tables hold before a packet, and what was counted after it.
+mod given;
+/// The tables as hash maps.
+mod host;
+/// The tables as the maps of the loaded program.
+mod kernel;
+/// The one table of fixtures: packets of flows.
+mod flows;
+/// The same table: packets of no flow, and packets that are no segments.
+mod strays;
+/// The table through both, and what must hold for all packets.
+mod fixtures;
 /// A VPC with a network load balancer, made by the product's own driver, and a node that balances.
 mod world;
 /// Connections through the load balancer.

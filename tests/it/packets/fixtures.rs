@@ -1,0 +1,396 @@
+//! The table through both, and what must hold for all packets.
+
+use std::collections::BTreeMap;
+
+use lb_common::abi::{DropReason, Flow};
+use lb_common::packet::Verdict;
+use proptest::prelude::*;
+
+use super::given::{Given, HTTP, Outcome, Runner, Seen};
+use super::host::Host;
+use super::kernel::Kernel;
+use super::segment::{ACK, SYN, Segment, client, target};
+use super::{flows, strays};
+
+/// What comes in and what must become of it.
+enum Step {
+    Packet(Vec<u8>, Expect),
+    Change(fn(&mut Given)),
+}
+
+#[derive(Debug, Clone)]
+enum Expect {
+    Forward(Vec<u8>),
+    Reset(Vec<u8>),
+    Pass,
+    Drop(DropReason),
+}
+
+/// A story: tables, packets, and what was counted at its end.
+pub(super) struct Fixture {
+    name: &'static str,
+    given: Given,
+    steps: Vec<Step>,
+    listener: u32,
+    new_flows: BTreeMap<u32, u64>,
+    rejected: BTreeMap<u32, u64>,
+    blocked: BTreeMap<u32, u64>,
+    resets: BTreeMap<u32, u64>,
+    target_resets: BTreeMap<u32, u64>,
+    entries: Option<usize>,
+}
+
+/// A story that has not begun.
+pub(super) fn story(name: &'static str) -> Fixture {
+    Fixture {
+        name,
+        given: Given::default(),
+        steps: Vec::new(),
+        listener: 0,
+        new_flows: BTreeMap::new(),
+        rejected: BTreeMap::new(),
+        blocked: BTreeMap::new(),
+        resets: BTreeMap::new(),
+        target_resets: BTreeMap::new(),
+        entries: None,
+    }
+}
+
+impl Fixture {
+    pub(super) fn given(mut self, change: impl FnOnce(&mut Given)) -> Self {
+        change(&mut self.given);
+        self
+    }
+
+    pub(super) fn change(mut self, change: fn(&mut Given)) -> Self {
+        self.steps.push(Step::Change(change));
+        self
+    }
+
+    /// Plays the story so far on the host, and begins again with the flows that are there then.
+    pub(super) fn rewrite_flows(mut self, change: fn(&mut Flow)) -> Self {
+        let mut host = Host::default();
+        host.begin(&self.given);
+        let played = std::mem::take(&mut self.steps);
+        for step in played {
+            if let Step::Packet(packet, _) = step {
+                host.run(&packet);
+            }
+        }
+        self.given.flows = host.flow_entries();
+        for (_, flow) in &mut self.given.flows {
+            change(flow);
+        }
+        self.new_flows.clear();
+        self
+    }
+
+    pub(super) fn forwards(self, packet: &Segment, out: &Segment) -> Self {
+        self.forwards_bytes(packet.bytes(), out.bytes())
+    }
+
+    pub(super) fn forwards_bytes(mut self, packet: Vec<u8>, out: Vec<u8>) -> Self {
+        self.steps.push(Step::Packet(packet, Expect::Forward(out)));
+        self
+    }
+
+    pub(super) fn resets(mut self, packet: &Segment, listener: u32) -> Self {
+        *self.resets.entry(listener).or_default() += 1;
+        self.steps.push(Step::Packet(packet.bytes(), Expect::Reset(packet.reset().bytes())));
+        self
+    }
+
+    pub(super) fn passes(self, packet: &Segment) -> Self {
+        self.passes_bytes(packet.bytes())
+    }
+
+    pub(super) fn passes_bytes(mut self, packet: Vec<u8>) -> Self {
+        self.steps.push(Step::Packet(packet, Expect::Pass));
+        self
+    }
+
+    pub(super) fn drops(self, packet: &Segment, reason: DropReason) -> Self {
+        self.drops_bytes(packet.bytes(), reason)
+    }
+
+    pub(super) fn drops_bytes(mut self, packet: Vec<u8>, reason: DropReason) -> Self {
+        self.steps.push(Step::Packet(packet, Expect::Drop(reason)));
+        self
+    }
+
+    /// Whose packets are forwarded, if not those of listener 0.
+    pub(super) fn on_listener(mut self, listener: u32) -> Self {
+        self.listener = listener;
+        self
+    }
+
+    pub(super) fn new_flows(mut self, listener: u32, count: u64) -> Self {
+        self.new_flows.insert(listener, count);
+        self
+    }
+
+    pub(super) fn rejected(mut self, listener: u32, count: u64) -> Self {
+        self.rejected.insert(listener, count);
+        self
+    }
+
+    pub(super) fn blocked(mut self, listener: u32, count: u64) -> Self {
+        self.blocked.insert(listener, count);
+        self
+    }
+
+    pub(super) fn target_resets(mut self, target: u32, count: u64) -> Self {
+        self.target_resets.insert(target, count);
+        self
+    }
+
+    /// Flows at the end, two entries each.
+    pub(super) fn flows(self, count: usize) -> Self {
+        self.entries(count * 2)
+    }
+
+    pub(super) fn entries(mut self, count: usize) -> Self {
+        self.entries = Some(count);
+        self
+    }
+
+    fn play(&self, runner: &mut dyn Runner) -> (Vec<Seen>, Outcome) {
+        let mut given = self.given.clone();
+        runner.begin(&given);
+        let mut seen = Vec::new();
+        for step in &self.steps {
+            match step {
+                Step::Packet(packet, _) => seen.push(runner.run(packet)),
+                Step::Change(change) => {
+                    change(&mut given);
+                    runner.change(&given);
+                }
+            }
+        }
+        (seen, runner.outcome())
+    }
+
+    /// Compares what happened with what is promised.
+    fn check(&self, seen: &[Seen], outcome: &Outcome) {
+        let name = self.name;
+        let expected: Vec<&Expect> = self
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Packet(_, expect) => Some(expect),
+                Step::Change(_) => None,
+            })
+            .collect();
+        let mut drops = BTreeMap::new();
+        let mut forwarded = 0;
+        let mut bytes = 0;
+        for (number, (expect, seen)) in expected.iter().zip(seen).enumerate() {
+            let wanted = match expect {
+                Expect::Forward(out) => {
+                    forwarded += 1;
+                    bytes += u64::from(u16::from_be_bytes([out[16], out[17]]));
+                    Seen::Transmit(out.clone())
+                }
+                Expect::Reset(out) => Seen::Transmit(out.clone()),
+                Expect::Pass => Seen::Pass,
+                Expect::Drop(reason) => {
+                    *drops.entry(reason.name()).or_default() += 1;
+                    Seen::Drop
+                }
+            };
+            assert_eq!(hex(seen), hex(&wanted), "{name}: packet {number}\n{outcome:#?}");
+        }
+        assert_eq!(outcome.drops, drops, "{name}: drops");
+        let all = |pick: fn(&lb_common::abi::ListenerCounters) -> u64| -> BTreeMap<u32, u64> {
+            outcome.listeners.iter().map(|(index, c)| (*index, pick(c))).filter(|(_, n)| *n > 0).collect()
+        };
+        let packets: BTreeMap<u32, u64> =
+            [(self.listener, forwarded)].into_iter().filter(|(_, n)| *n > 0).collect();
+        assert_eq!(all(|c| c.packets), packets, "{name}: packets");
+        assert_eq!(
+            outcome.targets.values().map(|c| c.packets).sum::<u64>(),
+            forwarded,
+            "{name}: target packets"
+        );
+        assert_eq!(outcome.targets.values().map(|c| c.bytes).sum::<u64>(), bytes, "{name}: target bytes");
+        assert_eq!(all(|c| c.new_flows), self.new_flows, "{name}: new flows");
+        assert_eq!(all(|c| c.rejected), self.rejected, "{name}: rejected");
+        assert_eq!(all(|c| c.blocked), self.blocked, "{name}: blocked");
+        assert_eq!(all(|c| c.resets), self.resets, "{name}: resets");
+        let target_resets: BTreeMap<u32, u64> =
+            outcome.targets.iter().map(|(index, c)| (*index, c.resets)).filter(|(_, n)| *n > 0).collect();
+        assert_eq!(target_resets, self.target_resets, "{name}: target resets");
+        if let Some(entries) = self.entries {
+            assert_eq!(outcome.flows.len(), entries, "{name}: flow entries\n{outcome:#?}");
+        }
+    }
+}
+
+fn hex(seen: &Seen) -> String {
+    match seen {
+        Seen::Transmit(bytes) => {
+            let words: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("transmit {}", words.join(" "))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn all() -> Vec<Fixture> {
+    [flows::fixtures(), strays::fixtures()].into_iter().flatten().collect()
+}
+
+#[test]
+fn the_core_does_what_every_fixture_says() {
+    let fixtures = all();
+    assert!(fixtures.len() >= 40, "{}", fixtures.len());
+    let mut host = Host::default();
+    for fixture in fixtures {
+        let (seen, outcome) = fixture.play(&mut host);
+        fixture.check(&seen, &outcome);
+    }
+}
+
+#[test]
+fn the_kernel_does_what_every_fixture_says_and_what_the_core_does() {
+    let mut kernel = Kernel::load();
+    let mut host = Host::default();
+    for fixture in all() {
+        let (seen, outcome) = fixture.play(&mut kernel);
+        fixture.check(&seen, &outcome);
+        let (host_seen, host_outcome) = fixture.play(&mut host);
+        assert_eq!(seen, host_seen, "{}", fixture.name);
+        assert_eq!(outcome, host_outcome, "{}", fixture.name);
+    }
+}
+
+fn any_segment() -> impl Strategy<Value = Segment> {
+    let payload = proptest::collection::vec(any::<u8>(), 0..200);
+    let words = proptest::collection::vec(any::<[u8; 4]>(), 0..10);
+    (
+        any::<[u8; 4]>(),
+        any::<u16>(),
+        any::<u32>(),
+        any::<u32>(),
+        payload,
+        words.clone(),
+        words,
+        2_u8..,
+        any::<u16>(),
+    )
+        .prop_map(
+            |(address, port, sequence, acknowledgement, payload, ip_options, tcp_options, ttl, id)| {
+                client(HTTP, SYN).with(|s| {
+                    s.from = (address.into(), port);
+                    s.sequence = sequence;
+                    s.acknowledgement = acknowledgement;
+                    s.payload = payload;
+                    s.ip_options = ip_options.concat();
+                    s.tcp_options = tcp_options.concat();
+                    s.ttl = ttl;
+                    s.id = id;
+                })
+            },
+        )
+}
+
+/// The port that a segment left from.
+fn source_port(frame: &[u8]) -> u16 {
+    let header = 14 + usize::from(frame[14] & 0xf) * 4;
+    u16::from_be_bytes([frame[header], frame[header + 1]])
+}
+
+proptest! {
+    #[test]
+    fn updated_checksums_equal_computed_ones(syn in any_segment()) {
+        prop_assume!(syn.from.0 != super::segment::TARGET);
+        let mut host = Host::default();
+        host.begin(&Given::default());
+        let Seen::Transmit(out) = host.run(&syn.bytes()) else { panic!("not forwarded") };
+        let port = source_port(&out);
+        prop_assert_eq!(out, syn.at_target(port).bytes());
+    }
+
+    #[test]
+    fn out_and_back_is_identity(syn in any_segment(), reply in any_segment()) {
+        prop_assume!(syn.from.0 != super::segment::TARGET);
+        let mut host = Host::default();
+        host.begin(&Given::default());
+        let Seen::Transmit(out) = host.run(&syn.bytes()) else { panic!("not forwarded") };
+        let port = source_port(&out);
+        let reply = Segment { ..reply.clone() }.with(|s| {
+            let wire = target(port, SYN | ACK);
+            (s.from, s.to, s.from_mac, s.flags) = (wire.from, wire.to, wire.from_mac, wire.flags);
+        });
+        let Seen::Transmit(back) = host.run(&reply.bytes()) else { panic!("not returned") };
+        // The client sees its own address and port, and everything else as the target wrote it.
+        let expected = reply.at_client(HTTP).with(|s| s.to = syn.from);
+        prop_assert_eq!(back, expected.bytes());
+    }
+
+    #[test]
+    fn no_mutation_panics_or_leaves_the_packet(
+        fixture in 0..all().len(),
+        edits in proptest::collection::vec((0_usize..120, any::<u8>()), 0..6),
+        cut in 0_usize..120,
+    ) {
+        let fixture = &all()[fixture];
+        let mut host = Host::default();
+        host.begin(&fixture.given);
+        for step in &fixture.steps {
+            let Step::Packet(packet, _) = step else { continue };
+            let mut packet = packet.clone();
+            for (at, byte) in &edits {
+                if let Some(slot) = packet.get_mut(*at) {
+                    *slot = *byte;
+                }
+            }
+            packet.truncate(packet.len().max(cut) - cut.min(packet.len()) / 2);
+            // What lies around the packet must neither be read into it nor written over.
+            let length = packet.len();
+            let mut arena = vec![0xa5; length + 128];
+            arena[64..64 + length].copy_from_slice(&packet);
+            let verdict = host.steer(&mut arena[64..64 + length]);
+            prop_assert!(arena[..64].iter().chain(&arena[64 + length..]).all(|byte| *byte == 0xa5));
+            if let Verdict::TransmitFirst(first) = verdict {
+                prop_assert!(usize::from(first) <= length);
+            }
+            if !matches!(verdict, Verdict::Transmit | Verdict::TransmitFirst(_)) {
+                prop_assert_eq!(&arena[64..64 + length], &packet[..]);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_host_and_the_kernel_agree_on_mutated_packets() {
+    // The same few thousand packets each time: a seed of its own and no shrinking, because the kernel keeps state.
+    let mut seed = 0x9e37_79b9_u32;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 17;
+        seed ^= seed << 5;
+        usize::try_from(seed).unwrap()
+    };
+    let mut kernel = Kernel::load();
+    let mut host = Host::default();
+    let fixtures = all();
+    for round in 0..500 {
+        let fixture = &fixtures[random() % fixtures.len()];
+        kernel.begin(&fixture.given);
+        host.begin(&fixture.given);
+        for step in &fixture.steps {
+            let Step::Packet(packet, _) = step else { continue };
+            let mut packet = packet.clone();
+            for _ in 0..random() % 4 {
+                let at = random() % packet.len();
+                packet[at] = random().to_le_bytes()[0];
+            }
+            // The kernel's test runs take no packet shorter than an Ethernet header.
+            packet.truncate((packet.len() - random() % 8).max(14));
+            let (by_kernel, by_host) = (kernel.run(&packet), host.run(&packet));
+            assert_eq!(hex(&by_kernel), hex(&by_host), "round {round}, {}: {packet:02x?}", fixture.name);
+        }
+        assert_eq!(kernel.outcome(), host.outcome(), "round {round}, {}", fixture.name);
+    }
+}
