@@ -7,3 +7,7 @@
 pub mod placement;
 /// What must change so that services have their tasks, and each task its registrations, in ECS's order.
 pub mod scheduler;
+/// Runs the tasks that the host's slice names, as processes.
+pub mod driver;
+
+pub use driver::{Driver, DriverConfig, DriverError};
