@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{control, deploy, supervisor};
+use super::{control, deploy, supervisor, whoami};
 use crate::config::{Config, LogConfig, LogFormat};
 
 /// An L4/L7 load-balancer appliance: HTTP APIs, VPC links, ALB, NLB (XDP), Cloud Map and ECS on your own hosts.
@@ -29,6 +29,8 @@ enum Command {
     Run(Boot),
     /// Create a stack from a CloudFormation template and wait until it stands
     Deploy(deploy::Arguments),
+    /// A small HTTP server that says who it is and what it received, for tasks to run
+    Whoami(whoami::Arguments),
     /// The control role: AWS's APIs, state, certificates
     #[command(next_help_heading = "Roles, started by `run`")]
     Control(Boot),
@@ -67,6 +69,7 @@ fn run(command: Command) -> Result<(), Failure> {
             runtime()?.block_on(supervisor::run(&config, &boot.config))?;
         }
         Command::Control(boot) => control::run(start(&boot)?)?,
+        Command::Whoami(arguments) => runtime()?.block_on(whoami::serve(&arguments))?,
         Command::Deploy(arguments) => runtime()?.block_on(deploy::deploy(&arguments))?,
     }
     Ok(())

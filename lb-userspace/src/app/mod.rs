@@ -13,3 +13,5 @@ pub mod subscription;
 pub mod control;
 /// `gatehouse deploy`: a template to the control endpoint.
 pub mod deploy;
+/// `gatehouse whoami`: a small server for tasks to run.
+pub mod whoami;
