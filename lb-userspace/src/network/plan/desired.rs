@@ -131,6 +131,12 @@ pub struct Conflict {
     pub why: String,
 }
 
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)
+    }
+}
+
 impl Network {
     /// What `slice` asks of this host.
     pub fn of(slice: &HostSlice, appliance: &str, uplink: Option<&Uplink>) -> Self {
