@@ -30,3 +30,6 @@ impl TemplateError {
         Self(message.into())
     }
 }
+
+#[cfg(test)]
+mod tests;
