@@ -16,3 +16,7 @@ mod network;
 mod wire;
 /// The packet path: fixtures through the core and the kernel, and real TCP through namespaces.
 mod packets;
+/// HTTP APIs on real sockets.
+mod gateway;
+/// The VPC link on real sockets.
+mod tunnel;

@@ -1,27 +1,31 @@
 //! Which target is next, and which are left out for a while.
 //!
-//! Round robin over an integration's targets. One that refused a connection is passed over until its time is up, unless
+//! Round robin over an integration's targets, each integration with its own turn. One that refused a connection is passed over until its time is up, unless
 //! all are: a set of targets is never emptied here. Belongs to one worker.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::snapshot::link::LaneTarget;
 
+/// Whose turn it is among an integration's targets; all workers take turns together.
+#[derive(Debug, Default)]
+pub struct Turn(AtomicUsize);
+
 /// A worker's choices.
 #[derive(Debug, Default)]
 pub struct Choice {
-    turn: Cell<usize>,
     shunned: RefCell<BTreeMap<LaneTarget, Instant>>,
 }
 
 impl Choice {
     /// Targets of one request in the order in which they are to be tried: each once, then again from the start.
-    pub fn order<'a>(&'a self, targets: &'a [LaneTarget], now: Instant) -> Order<'a> {
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        Order { choice: self, targets, start: turn, tried: 0, now }
+    pub fn order<'a>(&'a self, turn: &Turn, targets: &'a [LaneTarget], now: Instant) -> Order<'a> {
+        // Wraps around.
+        let start = turn.0.fetch_add(1, Ordering::Relaxed);
+        Order { choice: self, targets, start, tried: 0, now }
     }
 
     /// A target refused a connection.
@@ -91,29 +95,29 @@ mod tests {
     const B: LaneTarget = LaneTarget([2; 16]);
     const C: LaneTarget = LaneTarget([3; 16]);
 
-    fn tried(choice: &Choice, now: Instant, count: usize) -> Vec<LaneTarget> {
-        choice.order(&[A, B, C], now).take(count).collect()
+    fn tried(choice: &Choice, turn: &Turn, now: Instant, count: usize) -> Vec<LaneTarget> {
+        choice.order(turn, &[A, B, C], now).take(count).collect()
     }
 
     #[test]
     fn requests_take_turns_and_each_tries_all() {
-        let (choice, now) = (Choice::default(), Instant::now());
-        assert_eq!(tried(&choice, now, 4), [A, B, C, A]);
-        assert_eq!(tried(&choice, now, 3), [B, C, A]);
-        assert_eq!(tried(&choice, now, 1), [C]);
-        assert_eq!(choice.order(&[], now).next(), None);
+        let (choice, turn, now) = (Choice::default(), Turn::default(), Instant::now());
+        assert_eq!(tried(&choice, &turn, now, 4), [A, B, C, A]);
+        assert_eq!(tried(&choice, &turn, now, 3), [B, C, A]);
+        assert_eq!(tried(&choice, &turn, now, 1), [C]);
+        assert_eq!(choice.order(&turn, &[], now).next(), None);
     }
 
     #[test]
     fn who_refused_is_passed_over_for_a_while_unless_all_did() {
-        let (choice, now) = (Choice::default(), Instant::now());
+        let (choice, turn, now) = (Choice::default(), Turn::default(), Instant::now());
         choice.shun(A, now);
-        assert_eq!(tried(&choice, now, 3), [B, C, B]);
-        assert_eq!(tried(&choice, now + SHUN, 1), [B], "its turn is the second request's");
+        assert_eq!(tried(&choice, &turn, now, 3), [B, C, B]);
+        assert_eq!(tried(&choice, &turn, now + SHUN, 1), [B], "its turn is the second request's");
         choice.shun(B, now);
         choice.shun(C, now);
-        assert_eq!(tried(&choice, now, 3).len(), 3, "all are tried");
+        assert_eq!(tried(&choice, &turn, now, 3).len(), 3, "all are tried");
         choice.trust(A);
-        assert_eq!(tried(&choice, now, 2), [A, A]);
+        assert_eq!(tried(&choice, &turn, now, 2), [A, A]);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use super::{
+    choice::Turn,
     counters::StageCounters,
     domain,
     route::{RouteKey, Routes},
@@ -62,7 +63,7 @@ pub struct Route {
 }
 
 /// An integration.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Integration {
     /// The method that is sent; `None` keeps the client's.
     pub method: Option<Method>,
@@ -70,6 +71,8 @@ pub struct Integration {
     pub timeout: Duration,
     /// Its targets.
     pub targets: Targets,
+    /// Whose turn it is.
+    pub turn: Turn,
 }
 
 /// Where an integration's requests go.
@@ -240,6 +243,7 @@ impl Stage {
                     method: view.method.as_deref().and_then(|method| method.parse().ok()),
                     timeout: Duration::from_millis(view.timeout_ms.into()),
                     targets: targets.clone(),
+                    turn: Turn::default(),
                 };
                 (id.as_str(), Arc::new(integration))
             })

@@ -162,7 +162,7 @@ impl ApiHandler {
             Targets::Broken { reason } => return Err(IntegrateError::Broken { reason: reason.clone() }),
         };
         let has_body = !request.body().is_empty();
-        let mut order = self.choice.order(targets, Instant::now());
+        let mut order = self.choice.order(&integration.turn, targets, Instant::now());
         let mut attempts = 0;
         let mut last = None;
         let next = || {
