@@ -1,6 +1,10 @@
 //! The boot configuration that the appliance is started with.
 
-use std::{fs, net::TcpListener, path::PathBuf};
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -17,6 +21,8 @@ pub struct Boot<'a> {
     pub control_port: u16,
     /// A tracing filter.
     pub log_filter: &'a str,
+    /// The program that tasks of image `whoami` run.
+    pub binary: &'a Path,
     /// More TOML.
     pub more: &'a str,
 }
@@ -39,7 +45,8 @@ impl Boot<'_> {
     }
 
     fn text(&self, gateway: &str, router: &str) -> String {
-        let Self { name, control_port, log_filter, more } = self;
+        let Self { name, control_port, log_filter, binary, more } = self;
+        let binary = binary.display();
         let directory = name.directory();
         let directory = directory.display();
         format!(
@@ -64,6 +71,9 @@ bridge = "{WAN}"
 cidr = "192.0.2.0/24"
 first_host = {FIRST_VPC}
 router = "{WAN_ROUTER}"
+
+[tasks.images]
+whoami = ["{binary}", "whoami"]
 
 [log]
 filter = "{log_filter}"

@@ -97,14 +97,16 @@ impl Lab {
         let directory = name.0.directory();
         fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
         let internet = Internet::new(&name.0)?;
+        let binary = options.binary.clone().map_or_else(appliance::binary, Ok)?;
+        let binary = appliance::install(&binary, &directory)?;
         let boot = Boot {
             name: &name.0,
             control_port: options.control_port.map_or_else(boot::free_port, Ok)?,
             log_filter: options.log_filter.as_deref().unwrap_or("info"),
+            binary: &binary,
             more: &options.more_boot,
         };
         let boot_file = boot.write(&internet)?;
-        let binary = options.binary.clone().map_or_else(appliance::binary, Ok)?;
         let mut appliance = Appliance::start(&binary, &boot_file, &directory)?;
         let control = appliance.wait_until_control_serves(&boot.ready_file(), &wait)?;
         Ok(Self { appliance, internet, control, urls: BTreeMap::new(), boot_file, wait, name })
