@@ -1,4 +1,28 @@
 //! Benches with peers beside ours in one run.
+//!
+//! `gatehouse-bench NAME` prints a table and appends one JSON object a line to bench/results/NAME.jsonl. Everything is
+//! measured in interleaved rounds of one run, and medians are kept: on a shared machine absolute figures drift, ratios do
+//! not. A bench never fails for being slow.
 #![forbid(unsafe_code)]
 
-fn main() {}
+/// Results: the table and the JSON lines.
+mod record;
+/// The application load balancer beside nginx, HAProxy and a bare hyper proxy.
+mod alb;
+
+use anyhow::{Result, bail};
+
+/// As in the `gatehouse` binary: what is measured is what runs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["alb"] => alb::bench(),
+        // Processes that a bench starts to have something to measure.
+        ["serve", part, rest @ ..] => alb::serve(part, rest),
+        _ => bail!("name a bench: alb"),
+    }
+}

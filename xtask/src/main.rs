@@ -9,6 +9,8 @@ mod setup;
 mod build;
 /// Makes the lab, deploys the example, serves or drives load.
 mod run;
+/// Measures beside the peers.
+mod bench;
 /// Runs every test, those of the kernel and the network included.
 mod test;
 /// Derives the tables of the AWS wire from botocore's models.
@@ -48,6 +50,11 @@ enum Command {
         /// Run only tests whose names contain one of these
         filters: Vec<String>,
     },
+    /// Measure beside the peers, print tables, and append to bench/results
+    Bench {
+        /// Only this one
+        name: Option<String>,
+    },
     /// Derive the shape tables of the AWS wire from botocore's models
     Shapes {
         /// A folder like botocore/data, in place of the one that the test clients brought
@@ -66,6 +73,7 @@ fn main() -> anyhow::Result<()> {
         Command::Build => build::build(),
         Command::Run { load, ready_file } => run::run(load, ready_file.as_deref()),
         Command::Test { filters } => test::test(&filters),
+        Command::Bench { name } => bench::bench(name.as_deref()),
         Command::Shapes { models } => shapes::shapes(models),
         Command::Tidy => tidy::tidy(),
         Command::Ci => ci::ci(),

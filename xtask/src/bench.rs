@@ -1,0 +1,28 @@
+//! `cargo xtask bench [NAME]`: measures beside the peers and appends to bench/results.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{
+    setup::setup,
+    shell::{cargo, root, run},
+};
+
+/// Builds the benches in release mode and runs one, or all.
+///
+/// # Errors
+/// When something does not build, or a bench cannot measure. Never for being slow.
+pub(crate) fn bench(name: Option<&str>) -> Result<()> {
+    setup()?;
+    run(cargo().args(["build", "--release", "--quiet", "-p", "gatehouse-bench"]))?;
+    let metadata = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
+    let binary = metadata.join("release/gatehouse-bench");
+    for one in name.map_or_else(|| ALL.to_vec(), |name| vec![name]) {
+        run(Command::new(&binary).arg(one))?;
+    }
+    Ok(())
+}
+
+/// Every bench there is.
+const ALL: &[&str] = &["alb"];
