@@ -20,3 +20,5 @@ mod packets;
 mod gateway;
 /// The VPC link on real sockets.
 mod tunnel;
+/// ECS: the process driver with real processes.
+mod ecs;
