@@ -124,17 +124,17 @@ fn what_to_try(lab: &Lab) -> String {
     }
     let aws =
         Some(clients().join("bin/aws")).filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("aws"));
-    let aws = aws.display();
+    let (aws, region) = (aws.display(), &control.region);
     let _ = write!(
         text,
         "
 AWS's own client, from this machine:
-  export AWS_ENDPOINT_URL={} AWS_CA_BUNDLE={ca} AWS_DEFAULT_REGION={}
-  export AWS_SHARED_CREDENTIALS_FILE={}
-  {aws} apigatewayv2 get-apis
+  export AWS_ENDPOINT_URL={} AWS_CA_BUNDLE={ca} AWS_REGION={region} AWS_DEFAULT_REGION={region}
+  export AWS_SHARED_CREDENTIALS_FILE={} AWS_DISABLE_HOST_PREFIX_INJECTION=true
   {aws} elbv2 describe-load-balancers
-  {aws} ecs list-clusters
+  {aws} apigatewayv2 get-apis
   {aws} servicediscovery list-services
+  {aws} ecs list-services --cluster $({aws} ecs list-clusters --query 'clusterArns[0]' --output text)
 
 What is made of what:
   ip netns list | grep {}
@@ -142,7 +142,6 @@ What is made of what:
 
 Ctrl-C stops it and leaves nothing behind.",
         control.endpoint,
-        control.region,
         control.credentials_file.display(),
         lab.name().prefix(),
         lab.directory().display(),

@@ -21,7 +21,7 @@ pub struct Boot<'a> {
     pub control_port: u16,
     /// A tracing filter.
     pub log_filter: &'a str,
-    /// The program that tasks of image `whoami` run.
+    /// The program that tasks of image `gatehouse/whoami` run.
     pub binary: &'a Path,
     /// More TOML.
     pub more: &'a str,
@@ -73,7 +73,7 @@ first_host = {FIRST_VPC}
 router = "{WAN_ROUTER}"
 
 [tasks.images]
-whoami = ["{binary}", "whoami"]
+"gatehouse/whoami" = ["{binary}", "whoami"]
 
 [log]
 filter = "{log_filter}"
