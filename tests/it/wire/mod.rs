@@ -8,5 +8,11 @@ mod signature;
 mod malformed;
 /// ec2: VPCs, subnets, security groups, instances, tags.
 mod network_resources;
+/// elbv2: load balancers, listeners, rules, target groups, targets, tags.
+mod load_balancing;
+/// apigatewayv2: APIs, routes, integrations, stages, deployments, VPC links, tags.
+mod http_apis;
+/// cloudformation: stacks and templates.
+mod stacks;
 /// acm: certificates that clients import.
 mod certificates;

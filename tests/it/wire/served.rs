@@ -52,6 +52,34 @@ impl Memory {
         Ok(output)
     }
 
+    /// Every row but those with secrets, to see that nothing has changed.
+    pub(crate) fn dump(&self) -> String {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &held.0;
+        format!(
+            "{:?}",
+            (
+                (&state.vpcs, &state.subnets, &state.security_groups, &state.interfaces, &state.instances),
+                (&state.load_balancers, &state.listeners, &state.rules, &state.target_groups, &state.targets),
+                (&state.apis, &state.routes, &state.integrations, &state.stages, &state.deployments),
+                (&state.vpc_links, &state.clusters, &state.services, &state.tasks, &state.stacks),
+                (&state.namespaces, &state.discovery_services, &state.discovery_instances),
+            )
+        )
+    }
+
+    /// Changes the state as a reconciler or a report does.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Draft) -> T) -> T {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seed = [1; 32];
+        seed[..8].copy_from_slice(&held.1.to_le_bytes());
+        let mut draft = Draft::new(held.0.clone(), 1000 * now_s(), seed);
+        let answer = change(&mut draft);
+        held.1 += 1;
+        held.0 = draft.finish().0;
+        answer
+    }
+
     /// The rows of the tables that operations of ec2 and acm write.
     pub(crate) fn rows(&self) -> usize {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,6 +154,32 @@ impl Served {
 
     pub(crate) fn rows(&self) -> usize {
         self.state.rows()
+    }
+
+    /// What is committed.
+    pub(crate) fn state(&self) -> &Memory {
+        &self.state
+    }
+
+    /// Calls an operation that must succeed.
+    #[track_caller]
+    pub(crate) fn must(&self, service: &str, operation: &str, params: Value) -> Value {
+        let said = params.to_string();
+        self.aws
+            .call(service, operation, params)
+            .unwrap_or_else(|error| panic!("{service} {operation} {said}: {error}"))
+    }
+
+    /// Calls an operation that must be refused with this code and change nothing; answers the message.
+    #[track_caller]
+    pub(crate) fn refuse(&self, service: &str, operation: &str, params: Value, code: &str) -> String {
+        let before = self.state.dump();
+        let said = params.to_string();
+        let error = self.aws.call(service, operation, params).expect_err(operation);
+        assert_eq!(error.code, code, "{service} {operation} {said}: {error}");
+        assert!((400..500).contains(&error.status), "{service} {operation} {said}: {error}");
+        assert!(self.state.dump() == before, "{service} {operation} {said} changed something");
+        error.message
     }
 }
 
