@@ -7,6 +7,8 @@
 
 /// Results: the table and the JSON lines.
 mod record;
+/// What a packet costs in the kernel, by the driver method.
+mod packets;
 /// The application load balancer beside nginx, HAProxy and a bare hyper proxy.
 mod alb;
 
@@ -20,9 +22,10 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
+        ["packets"] => packets::bench(),
         ["alb"] => alb::bench(),
         // Processes that a bench starts to have something to measure.
         ["serve", part, rest @ ..] => alb::serve(part, rest),
-        _ => bail!("name a bench: alb"),
+        _ => bail!("name a bench: packets, alb"),
     }
 }

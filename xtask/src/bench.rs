@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::{
+    build::build_ebpf,
     setup::setup,
     shell::{cargo, root, run},
 };
@@ -14,7 +15,8 @@ use crate::{
 /// # Errors
 /// When something does not build, or a bench cannot measure. Never for being slow.
 pub(crate) fn bench(name: Option<&str>) -> Result<()> {
-    setup()?;
+    // The packets bench reads the objects; the appliance embeds one.
+    build_ebpf(&setup()?)?;
     run(cargo().args(["build", "--release", "--quiet", "-p", "gatehouse-bench"]))?;
     let metadata = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
     let binary = metadata.join("release/gatehouse-bench");
@@ -25,4 +27,4 @@ pub(crate) fn bench(name: Option<&str>) -> Result<()> {
 }
 
 /// Every bench there is.
-const ALL: &[&str] = &["alb"];
+const ALL: &[&str] = &["packets", "alb"];

@@ -1,13 +1,113 @@
-//! Programs for tests and benches only: one that merely passes.
+//! Programs for tests and benches only: one that merely passes, one that merely transmits, and one that feeds the
+//! program under test.
+//!
+//! A plain test run with `repeat` would show the program its own output from the second packet on. `drive` writes the
+//! packet anew each time and then calls the program by the table of programs.
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_action,
+    btf_maps::{Array, ProgramArray},
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+
+/// The packet's words, and how they vary.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub struct Template {
+    /// 0..8: destination MAC, half of the source MAC.
+    pub macs: u64,
+    /// 8..16: the rest of it, type, version, type of service.
+    pub ethernet: u64,
+    /// 16..24: total length, id, fragment, time to live, protocol.
+    pub ip: u64,
+    /// 38..46: sequence and acknowledgement numbers.
+    pub numbers: u64,
+    /// 46..54: offset, flags, window, checksum, urgent pointer.
+    pub tcp: u64,
+    /// 26..30.
+    pub source: u32,
+    /// 30..34.
+    pub destination: u32,
+    /// 34..38 in host byte order.
+    pub ports: u32,
+    /// 24..26.
+    pub checksum: u32,
+    /// Flows to vary over.
+    pub flows: u32,
+    /// Which flow is next.
+    pub next: u32,
+    /// How they vary: 0 by the client's address, 1 by the target and the port it answers to, 2 by address and port.
+    pub mode: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+#[btf_map]
+static TEMPLATE: Array<Template, 1> = Array::new();
+
+#[btf_map]
+static PROGRAMS: ProgramArray<1> = ProgramArray::new();
 
 /// Forwards nothing: what the packet path must be distinguishable from.
 #[xdp]
 pub fn pass(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// What every packet costs at least.
+#[xdp]
+pub fn transmit(_: XdpContext) -> u32 {
+    xdp_action::XDP_TX
+}
+
+/// Writes the next packet and calls the program under test.
+#[xdp]
+pub fn drive(context: XdpContext) -> u32 {
+    let Some(template) = TEMPLATE.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
+    let start = context.data();
+    if start + 54 > context.data_end() {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: the element is valid while the program runs, and only one test run uses it; the packet is long enough.
+    unsafe {
+        let now = (*template).next;
+        (*template).next = if now + 1 >= (*template).flows { 0 } else { now + 1 };
+        let (mut source, mut ports) = ((*template).source, (*template).ports);
+        match (*template).mode {
+            0 => source += now << 16,
+            1 => {
+                source += (now & 127) << 24;
+                ports += now >> 7;
+            }
+            _ => {
+                source += now << 16;
+                ports += (now & 0x7fff) << 16;
+            }
+        }
+        // Each store covers whole loads of the program under test: a load that straddles two fresh stores stalls.
+        put(start, (*template).macs);
+        put(start + 8, (*template).ethernet);
+        put(start + 16, (*template).ip);
+        put(start + 24, (*template).checksum as u16);
+        put(start + 26, u64::from(source) | u64::from((*template).destination) << 32);
+        put(start + 34, ports.to_be());
+        put(start + 38, (*template).numbers);
+        put(start + 46, (*template).tcp);
+    }
+    // SAFETY: the program under test expects nothing but a packet. A constant index becomes a direct jump.
+    unsafe { PROGRAMS.tail_call(&context, 0) };
+    xdp_action::XDP_ABORTED
+}
+
+/// # Safety
+/// `at` must be in the packet with room for the value.
+#[inline(always)]
+unsafe fn put<T>(at: usize, value: T) {
+    // SAFETY: by contract.
+    unsafe { (at as *mut T).write_unaligned(value) };
 }
 
 #[panic_handler]
