@@ -19,6 +19,7 @@ use http::{
     uri::PathAndQuery,
 };
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::timeout;
@@ -29,7 +30,7 @@ use super::{
     compile::{Integration, NoRoute, TargetKind, Targets},
     connector::{LaneConnector, LaneKey},
     headers, path,
-    run::View,
+    run::{SERVE, View},
 };
 use crate::{
     http::{
@@ -106,7 +107,8 @@ impl ApiHandler {
             None => {}
         }
         let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-        if announced.and_then(|length| length.parse().ok()).is_some_and(|length: u64| length > PAYLOAD) {
+        let announced: Option<u64> = announced.and_then(|length| length.parse().ok());
+        if announced.is_some_and(|length| length > PAYLOAD) {
             connection.close();
             selected.stage.counters.answered(StatusCode::PAYLOAD_TOO_LARGE, begun.elapsed());
             return own(StatusCode::PAYLOAD_TOO_LARGE);
@@ -118,8 +120,10 @@ impl ApiHandler {
         if let Some(method) = &integration.method {
             parts.method = method.clone();
         }
-        let body = RequestBody::incoming(body).limited(PAYLOAD);
-        let integrated = self.integrate(integration, Request::from_parts(parts, body)).await;
+        let integrated = match receive(body, announced).await {
+            Ok(body) => self.integrate(integration, Request::from_parts(parts, body)).await,
+            Err(error) => Err(error.into()),
+        };
         let counters = &selected.stage.counters;
         let response = match integrated {
             Ok(mut response) => {
@@ -225,6 +229,17 @@ impl Handler for ApiHandler {
     }
 }
 
+/// A request's body on its way. A small one is received whole first: an answer in the middle of it, such as that no
+/// target is there, would end an HTTP/2 stream in a way that clients take for a failure.
+async fn receive(body: Incoming, announced: Option<u64>) -> Result<RequestBody, ForwardError> {
+    if announced.is_none_or(|length| length == 0 || length > SMALL) {
+        return Ok(RequestBody::incoming(body).limited(PAYLOAD));
+    }
+    let whole = timeout(SERVE.idle_timeout, body.collect()).await.map_err(|_| ForwardError::ClientIdle)?;
+    let whole = whole.map_err(|_| ForwardError::RequestBody)?;
+    Ok(RequestBody::whole(whole.to_bytes()))
+}
+
 /// Why an integration did not answer.
 #[derive(Debug, thiserror::Error)]
 enum IntegrateError {
@@ -300,5 +315,7 @@ impl Body for Answer {
 
 /// An HTTP API's limit for payloads, each way: 10 MB.
 const PAYLOAD: u64 = 10 << 20;
+/// Bodies up to this size are received whole: as much as one TLS record.
+const SMALL: u64 = 16 << 10;
 /// For a pipe to be open, all its tries together; an integration's timeout bounds the whole.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -383,7 +383,7 @@ impl Clients {
 }
 
 /// HTTP APIs: request line and headers 10,240 bytes together.
-const SERVE: ServeSettings = ServeSettings {
+pub(super) const SERVE: ServeSettings = ServeSettings {
     idle_timeout: Duration::from_secs(60),
     keep_alive: Duration::from_secs(3_600),
     limits: Limits::API,

@@ -89,7 +89,11 @@ impl Client {
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{}{text}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?} {path} {}{text}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         read(&text)
     }
 
