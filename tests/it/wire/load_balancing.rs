@@ -141,10 +141,10 @@ fn listeners_and_rules_forward_to_target_groups() {
     let listed = served.must(ELB, "DescribeListeners", json!({"LoadBalancerArn": lb["LoadBalancerArn"]}));
     assert_eq!(listed["Listeners"], json!([moved]));
     let input = json!({"ListenerArn": arn, "Attributes": [
-        {"Key": "routing.http.response.server.enabled", "Value": "false"}]});
+        {"Key": "routing.http.response.server.enabled", "Value": "true"}]});
     served.must(ELB, "ModifyListenerAttributes", input);
     let attributes = served.must(ELB, "DescribeListenerAttributes", json!({"ListenerArn": arn}));
-    assert_eq!(attributes["Attributes"][0]["Value"], "false");
+    assert_eq!(attributes["Attributes"][0]["Value"], "true");
 
     served.must(ELB, "DeleteRule", json!({"RuleArn": rule["RuleArn"]}));
     served.must(ELB, "DeleteListener", json!({"ListenerArn": arn}));

@@ -230,11 +230,6 @@ fn fixed_response(form: ActionForm) -> Result<Action, ApiError> {
 
 fn check_groups(state: &State, lb: &LoadBalancer, action: &Action) -> Result<(), ApiError> {
     let Action::Forward(groups) = action else { return Ok(()) };
-    if lb.kind == LoadBalancerKind::Network && groups.len() > 1 {
-        return Err(invalid_action(
-            "Weighted target groups on a network load balancer are not supported by this endpoint",
-        ));
-    }
     for weighted in groups {
         let arn = weighted.target_group_arn.as_str();
         check_arn(arn, "targetgroup/", "target group")?;

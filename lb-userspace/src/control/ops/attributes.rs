@@ -109,6 +109,8 @@ pub const APPLICATION: &[Known] = &[
     Known("connection_logs.s3.bucket", "", Default),
     Known("connection_logs.s3.prefix", "", Default),
     Known("deletion_protection.enabled", "false", Bool),
+    // Ours: whether GET, HEAD and OPTIONS without a body are tried once more when a connection closed on them.
+    Known("gatehouse.retry.enabled", "true", Bool),
     Known("health_check_logs.s3.enabled", "false", Default),
     Known("health_check_logs.s3.bucket", "", Default),
     Known("health_check_logs.s3.prefix", "", Default),
@@ -117,7 +119,7 @@ pub const APPLICATION: &[Known] = &[
     // Zones share their targets: AWS has this always on for application load balancers.
     Known("load_balancing.cross_zone.enabled", "true", Default),
     Known("routing.http.desync_mitigation_mode", "defensive", Default),
-    Known("routing.http.drop_invalid_header_fields.enabled", "false", Bool),
+    Known("routing.http.drop_invalid_header_fields.enabled", "false", Default),
     Known("routing.http.preserve_host_header.enabled", "false", Bool),
     Known("routing.http.x_amzn_tls_version_and_cipher_suite.enabled", "false", Default),
     Known("routing.http.xff_client_port.enabled", "false", Bool),
@@ -162,7 +164,7 @@ pub const HTTP_TARGET_GROUP: &[Known] = &[
 
 /// Of a target group for network load balancers.
 pub const TCP_TARGET_GROUP: &[Known] = &[
-    Known("deregistration_delay.connection_termination.enabled", "false", Default),
+    Known("deregistration_delay.connection_termination.enabled", "false", Bool),
     Known("deregistration_delay.timeout_seconds", "300", Number(0, 3_600)),
     Known("load_balancing.cross_zone.enabled", "use_load_balancer_configuration", Default),
     // Both ways pass the node with both addresses rewritten, so the client's address is not preserved.
@@ -181,7 +183,7 @@ pub const TCP_TARGET_GROUP: &[Known] = &[
 
 /// Of a listener of an application load balancer.
 pub const HTTP_LISTENER: &[Known] = &[
-    Known("routing.http.response.server.enabled", "true", Bool),
+    Known("routing.http.response.server.enabled", "true", Default),
     Known("routing.http.response.access_control_allow_credentials.header_value", "", Default),
     Known("routing.http.response.access_control_allow_headers.header_value", "", Default),
     Known("routing.http.response.access_control_allow_methods.header_value", "", Default),

@@ -426,7 +426,7 @@ const LIMITS: &[(&str, &str)] = &[
     ("rules-per-application-load-balancer", "100"),
     ("target-groups", "3000"),
     ("target-groups-per-action-on-application-load-balancer", "5"),
-    ("target-groups-per-action-on-network-load-balancer", "1"),
+    ("target-groups-per-action-on-network-load-balancer", "5"),
     ("target-groups-per-application-load-balancer", "100"),
     ("targets-per-target-group", "1000"),
 ];
