@@ -22,3 +22,5 @@ mod gateway;
 mod tunnel;
 /// ECS: the process driver with real processes.
 mod ecs;
+/// The whole path: clients outside, the appliance, tasks inside.
+mod whole;

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{control, deploy, supervisor, whoami};
+use super::{control, deploy, down, gateway, host, link, node, supervisor, whoami};
 use crate::config::{Config, LogConfig, LogFormat};
+use crate::model::id::{VpcId, VpcLinkId};
 
 /// An L4/L7 load-balancer appliance: HTTP APIs, VPC links, ALB, NLB (XDP), Cloud Map and ECS on your own hosts.
 #[derive(Parser)]
@@ -20,6 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   gatehouse run -c /etc/gatehouse/gatehouse.toml      start every role on this host
   gatehouse deploy examples/private-integrations.yaml create what a CloudFormation template describes
+  gatehouse down -c /etc/gatehouse/gatehouse.toml     stop it and remove all that it made but its state
 
 Any AWS client drives a running appliance: its ready file names the endpoint, the CA and the credentials.";
 
@@ -29,11 +31,33 @@ enum Command {
     Run(Boot),
     /// Create a stack from a CloudFormation template and wait until it stands
     Deploy(deploy::Arguments),
-    /// A small HTTP server that says who it is and what it received, for tasks to run
-    Whoami(whoami::Arguments),
+    /// Stop the appliance and remove every namespace, pin, cgroup and task that it made; its state stays (as root)
+    Down(Boot),
     /// The control role: AWS's APIs, state, certificates
     #[command(next_help_heading = "Roles, started by `run`")]
     Control(Boot),
+    /// The gateway role: public HTTP APIs
+    Gateway(Boot),
+    /// The host role: namespaces, addresses, tasks
+    Host(Boot),
+    /// The node role of one VPC: NLB, ALB, health checks
+    Node {
+        /// The VPC
+        #[arg(long)]
+        vpc: String,
+        #[command(flatten)]
+        inside: Inside,
+    },
+    /// The link role: carries lanes into a VPC
+    Link {
+        /// The VPC link
+        #[arg(long)]
+        link: String,
+        #[command(flatten)]
+        inside: Inside,
+    },
+    /// A small HTTP server that answers who it is and what it received: something to put behind a load balancer
+    Whoami(whoami::Arguments),
 }
 
 #[derive(Args)]
@@ -41,6 +65,15 @@ struct Boot {
     /// The boot configuration, TOML
     #[arg(short, long, env = "GATEHOUSE_CONFIG", default_value = "/etc/gatehouse/gatehouse.toml")]
     config: PathBuf,
+}
+
+#[derive(Args)]
+struct Inside {
+    /// The network namespace to work in; waits until the host role has made it
+    #[arg(long)]
+    namespace: String,
+    #[command(flatten)]
+    boot: Boot,
 }
 
 /// Runs what the command line says.
@@ -68,9 +101,20 @@ fn run(command: Command) -> Result<(), Failure> {
             let config = start(&boot)?;
             runtime()?.block_on(supervisor::run(&config, &boot.config))?;
         }
+        Command::Down(boot) => {
+            let config = start(&boot)?;
+            runtime()?.block_on(down::down(&config))?;
+        }
         Command::Control(boot) => control::run(start(&boot)?)?,
-        Command::Whoami(arguments) => runtime()?.block_on(whoami::serve(&arguments))?,
+        Command::Gateway(boot) => gateway::run(start(&boot)?)?,
+        Command::Host(boot) => host::run(start(&boot)?)?,
+        Command::Node { vpc, inside } => node::run(start(&inside.boot)?, VpcId(vpc), &inside.namespace)?,
+        Command::Link { link, inside } => link::run(start(&inside.boot)?, VpcLinkId(link), &inside.namespace)?,
         Command::Deploy(arguments) => runtime()?.block_on(deploy::deploy(&arguments))?,
+        Command::Whoami(arguments) => {
+            tracing_to_stderr(&LogConfig::default());
+            runtime()?.block_on(whoami::serve(&arguments))?;
+        }
     }
     Ok(())
 }

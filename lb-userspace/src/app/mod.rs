@@ -11,7 +11,17 @@ pub mod privilege;
 pub mod subscription;
 /// The control role.
 pub mod control;
+/// The gateway role.
+pub mod gateway;
+/// The host role.
+pub mod host;
+/// The link role.
+pub mod link;
+/// The node role.
+pub mod node;
+/// `gatehouse down`: everything removed.
+pub mod down;
+/// `gatehouse whoami`: something to put behind a load balancer.
+pub mod whoami;
 /// `gatehouse deploy`: a template to the control endpoint.
 pub mod deploy;
-/// `gatehouse whoami`: a small server for tasks to run.
-pub mod whoami;

@@ -25,9 +25,12 @@ pub mod attach;
 pub mod neighbours;
 /// What was counted.
 pub mod counters;
+/// The counts as metrics.
+pub mod export;
 /// All of it together.
 pub mod balancer;
 
 pub use balancer::{Balancer, BalancerError, Options};
 pub use counters::{Counters, DropCount};
+pub use export::Exporter;
 pub use plan::{ListenerPlan, NodePlan, Plan, TargetName, TargetPlan, Verdict, plan};

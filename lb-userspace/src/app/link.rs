@@ -1,0 +1,37 @@
+//! The link role: enters the link's namespace, gives up everything else, and carries lanes into the VPC.
+
+use std::error::Error;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::privilege;
+use super::subscription::{Subscription, subscribe};
+use crate::config::Config;
+use crate::model::id::VpcLinkId;
+use crate::network;
+use crate::snapshot::{envelope::RoleId, link::LinkSlice};
+use crate::tunnel::agent;
+
+/// How long the host role may take to make the namespace; the supervisor starts the role again after that.
+const NAMESPACE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Runs the role until SIGTERM.
+///
+/// # Errors
+/// When the namespace does not appear or privileges cannot be given up.
+pub fn run(config: Config, link: VpcLinkId, namespace: &str) -> Result<(), Box<dyn Error>> {
+    network::enter(namespace, NAMESPACE_TIMEOUT)?;
+    let role = RoleId::Link(link);
+    privilege::become_user(config.uid_of(&role), &[])?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let Subscription { slices, reports } = subscribe::<LinkSlice>(&config, role);
+        let mut terminate = signal(SignalKind::terminate())?;
+        agent::run(slices, reports, async move {
+            terminate.recv().await;
+        })
+        .await;
+        Ok(())
+    })
+}

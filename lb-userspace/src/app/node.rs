@@ -1,0 +1,193 @@
+//! The node role: one VPC's load balancers. It enters the node's namespace, keeps the capabilities that XDP needs, and
+//! joins the prober, the packet path and the proxy over one table of verdicts.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caps::Capability;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+use super::privilege;
+use super::subscription::{Subscription, subscribe};
+use crate::config::Config;
+use crate::health::Prober;
+use crate::model::{
+    id::{Arn, VpcId},
+    target_group::{TargetHealthState, TargetKey},
+};
+use crate::network;
+use crate::packet::{self, Balancer, Exporter, Options};
+use crate::proxy::Proxy;
+use crate::snapshot::{envelope::RoleId, node::NodeSlice, report::Report, verdict::Verdicts};
+use crate::telemetry::{Metrics, expose::expose};
+
+/// What loading, attaching and feeding XDP programs needs; nothing else is kept.
+const KEPT: &[Capability] = &[
+    Capability::CAP_BPF,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_PERFMON,
+];
+/// How long the host role may take to make the namespace; the supervisor starts the role again after that.
+const NAMESPACE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often flows are swept and counters read.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Requests in hand when the role stops may take this long.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Runs the role until SIGTERM. The packet path stays in the kernel, and the next start adopts it.
+///
+/// # Errors
+/// When the namespace does not appear, privileges cannot be given up, or the kernel program cannot be loaded.
+pub fn run(config: Config, vpc: VpcId, namespace: &str) -> Result<(), Box<dyn Error>> {
+    network::enter(namespace, NAMESPACE_TIMEOUT)?;
+    let role = RoleId::Node(vpc.clone());
+    privilege::become_user(config.uid_of(&role), KEPT)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(&config, &vpc, role))
+}
+
+async fn serve(config: &Config, vpc: &VpcId, role: RoleId) -> Result<(), Box<dyn Error>> {
+    let metrics = Arc::new(Metrics::new());
+    if let Some(port) = config.node.metrics_port {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+        tokio::spawn(expose(listener, Arc::clone(&metrics)));
+    }
+    let directory = config.role_dir(&role);
+    let Subscription { mut slices, reports } = subscribe::<NodeSlice>(config, role);
+    let prober = Prober::start(Some(&directory), reports.clone(), Arc::clone(&metrics));
+    let mut verdicts = prober.verdicts();
+    let proxy =
+        Proxy::start(config.node.workers, verdicts.clone(), reports.clone(), Arc::clone(&metrics))?;
+    let pins = config.bpffs_dir().join(vpc.as_str());
+    let balancer = Balancer::open(&pins, &Options::default(), Instant::now())?;
+    tracing::info!(%vpc, adopted = balancer.is_adopted(), "packet path is up");
+    let mut node = Node {
+        slice: None,
+        prober,
+        proxy,
+        balancer,
+        exporter: Exporter::new(metrics),
+        verdicts: verdicts.clone(),
+        drained: BTreeSet::new(),
+        reports,
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+    housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            Ok(()) = slices.changed() => {
+                let received = slices.borrow_and_update().clone();
+                if let Some(received) = received {
+                    node.apply(Arc::new(received.slice.clone()), received.generation).await;
+                }
+            }
+            Ok(()) = verdicts.changed() => {
+                verdicts.mark_unchanged();
+                // What fails is logged there, and tried again with the next change.
+                let _ = node.plan_packets();
+            }
+            reacted = node.balancer.react() => log(reacted, "following a change around the node"),
+            _ = housekeeping.tick() => node.keep_house().await,
+            _ = terminate.recv() => break,
+        }
+    }
+    node.proxy.stop(STOP_GRACE).await;
+    Ok(())
+}
+
+struct Node {
+    slice: Option<Arc<NodeSlice>>,
+    prober: Prober,
+    proxy: Proxy,
+    balancer: Balancer,
+    exporter: Exporter,
+    verdicts: watch::Receiver<Arc<Verdicts>>,
+    /// Draining targets that were already reported as having nothing left.
+    drained: BTreeSet<(Arn, TargetKey)>,
+    reports: mpsc::Sender<Report>,
+}
+
+impl Node {
+    /// Applies a slice everywhere; it is acknowledged once nothing new goes where it no longer should.
+    async fn apply(&mut self, slice: Arc<NodeSlice>, generation: u64) {
+        self.prober.apply(&slice);
+        self.slice = Some(Arc::clone(&slice));
+        let planned = self.plan_packets();
+        let report = match (planned, self.proxy.apply(&slice).await) {
+            (Ok(()), Ok(())) => Report::Applied { generation },
+            (Err(error), _) => Report::Refused { generation, reason: error },
+            (Ok(()), Err(error)) => {
+                tracing::error!(error = &error as &dyn Error, "slice is not served entirely");
+                Report::Refused { generation, reason: error.to_string() }
+            }
+        };
+        let _ = self.reports.send(report).await;
+    }
+
+    /// Makes the packet path what slice and verdicts say.
+    fn plan_packets(&mut self) -> Result<(), String> {
+        let Some(slice) = &self.slice else { return Ok(()) };
+        let verdicts = Arc::clone(&self.verdicts.borrow());
+        let plan = packet::plan(slice, |group, target| health(slice, &verdicts, group, target));
+        self.balancer.apply(plan).map_err(|error| {
+            tracing::error!(error = &error as &dyn Error, "packet path does not follow");
+            error.to_string()
+        })
+    }
+
+    async fn keep_house(&mut self) {
+        log(self.balancer.housekeep(Instant::now()), "keeping the flow table");
+        let Some(slice) = self.slice.clone() else { return };
+        match self.balancer.counters() {
+            Ok(counters) => self.exporter.export(&counters, &slice),
+            Err(error) => tracing::warn!(error = &error as &dyn Error, "counters cannot be read"),
+        }
+        self.report_drained(&slice).await;
+    }
+
+    /// A draining target of a network load balancer that has no flow left is done before its delay is over. The proxy
+    /// reports those of application load balancers.
+    async fn report_drained(&mut self, slice: &NodeSlice) {
+        let mut draining = BTreeSet::new();
+        for (arn, group) in slice.target_groups.iter().filter(|(_, group)| group.protocol == "TCP") {
+            for target in group.targets.values().filter(|target| target.draining_until.is_some()) {
+                if self.balancer.flows_of_target(arn, &target.key) == Some(0) {
+                    draining.insert((arn.clone(), target.key.clone()));
+                }
+            }
+        }
+        for (target_group, target) in draining.difference(&self.drained) {
+            let report =
+                Report::TargetDrained { target_group: target_group.clone(), target: target.clone() };
+            let _ = self.reports.send(report).await;
+        }
+        self.drained = draining;
+    }
+}
+
+/// What the packet path is told of a target's health.
+fn health(slice: &NodeSlice, verdicts: &Verdicts, group: &Arn, target: &TargetKey) -> packet::Verdict {
+    let view = slice.target_groups.get(group).and_then(|view| view.targets.get(&target.to_string()));
+    match view.and_then(|view| verdicts.state(group, view)) {
+        Some(TargetHealthState::Healthy | TargetHealthState::Unavailable) => packet::Verdict::Healthy,
+        Some(TargetHealthState::Draining) => packet::Verdict::Draining,
+        Some(TargetHealthState::Initial | TargetHealthState::Unhealthy | TargetHealthState::Unused) => {
+            packet::Verdict::Unhealthy
+        }
+        None => packet::Verdict::Unknown,
+    }
+}
+
+fn log(result: Result<(), packet::BalancerError>, doing: &str) {
+    if let Err(error) = result {
+        tracing::error!(error = &error as &dyn Error, "{doing} failed");
+    }
+}

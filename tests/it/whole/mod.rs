@@ -1,0 +1,26 @@
+//! The whole path: clients outside, the appliance, tasks inside.
+
+use std::path::{Path, PathBuf};
+
+use gatehouse_tests::lab::{Lab, Options};
+
+/// A lab with the example deployed: three URLs that answer.
+pub fn deployed() -> Lab {
+    let mut lab = Lab::start(&Options::default()).unwrap();
+    lab.deploy(&example(), &|line| eprintln!("{line}")).unwrap();
+    lab
+}
+
+/// The template that `cargo xtask run` deploys.
+pub fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/private-integrations.yaml")
+}
+
+#[test]
+fn one_service_answers_through_all_three_integrations() {
+    let lab = deployed();
+    for (integration, url) in lab.urls() {
+        let answer = lab.client().fetch(url).unwrap();
+        assert_eq!(answer.status, 200, "{integration}: {answer}");
+    }
+}
