@@ -109,7 +109,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Gateway(boot) => gateway::run(start(&boot)?)?,
         Command::Host(boot) => host::run(start(&boot)?)?,
         Command::Node { vpc, inside } => node::run(start(&inside.boot)?, VpcId(vpc), &inside.namespace)?,
-        Command::Link { link, inside } => link::run(start(&inside.boot)?, VpcLinkId(link), &inside.namespace)?,
+        Command::Link { link, inside } => {
+            link::run(start(&inside.boot)?, VpcLinkId(link), &inside.namespace)?
+        }
         Command::Deploy(arguments) => runtime()?.block_on(deploy::deploy(&arguments))?,
         Command::Whoami(arguments) => {
             tracing_to_stderr(&LogConfig::default());

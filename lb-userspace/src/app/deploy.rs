@@ -34,20 +34,21 @@ pub struct Arguments {
     /// A parameter of the template; may be given several times
     #[arg(long = "parameter", value_name = "KEY=VALUE")]
     parameters: Vec<String>,
-    /// Boot configuration of the appliance on this host, which names all that follows
+    /// Boot configuration of the appliance on this host, which names all that follows and counts more than variables of
+    /// the environment
     #[arg(short, long, env = "GATEHOUSE_CONFIG")]
     config: Option<PathBuf>,
-    /// The control endpoint
-    #[arg(long, env = "AWS_ENDPOINT_URL")]
+    /// The control endpoint, otherwise AWS_ENDPOINT_URL
+    #[arg(long)]
     endpoint: Option<String>,
-    /// The CA that the endpoint's certificate chains to, PEM
-    #[arg(long, env = "AWS_CA_BUNDLE")]
+    /// The CA that the endpoint's certificate chains to, PEM; otherwise AWS_CA_BUNDLE
+    #[arg(long)]
     ca_file: Option<PathBuf>,
-    /// Access keys, in the form of `~/.aws/credentials`
-    #[arg(long, env = "AWS_SHARED_CREDENTIALS_FILE")]
+    /// Access keys, in the form of `~/.aws/credentials`; otherwise AWS_SHARED_CREDENTIALS_FILE
+    #[arg(long)]
     credentials_file: Option<PathBuf>,
-    /// The region
-    #[arg(long, env = "AWS_REGION")]
+    /// The region, otherwise AWS_REGION
+    #[arg(long)]
     region: Option<String>,
     /// Seconds to wait until the stack stands
     #[arg(long, default_value_t = 120)]
@@ -187,21 +188,25 @@ impl Client {
             .endpoint
             .clone()
             .or_else(|| config.map(|config| format!("https://{}", config.control.listen)))
+            .or_else(|| variable("AWS_ENDPOINT_URL"))
             .ok_or(DeployError::Missing("the endpoint"))?;
         let ca_file = arguments
             .ca_file
             .clone()
             .or_else(|| config.map(Config::ca_file))
+            .or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from))
             .ok_or(DeployError::Missing("the CA file"))?;
         let credentials = arguments
             .credentials_file
             .clone()
             .or_else(|| config.map(Config::credentials_file))
+            .or_else(|| variable("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from))
             .ok_or(DeployError::Missing("the credentials file"))?;
         let region = arguments
             .region
             .clone()
             .or_else(|| config.map(|config| config.region.clone()))
+            .or_else(|| variable("AWS_REGION"))
             .ok_or(DeployError::Missing("the region"))?;
         let wrong = |problem: &str| DeployError::Value(format!("endpoint {endpoint}: {problem}"));
         let uri: Uri = endpoint.parse().map_err(|_| wrong("is not a URL"))?;
@@ -265,6 +270,10 @@ impl Client {
     fn failed(&self, source: impl std::error::Error + Send + Sync + 'static) -> DeployError {
         DeployError::Endpoint { endpoint: self.endpoint.clone(), source: Box::new(source) }
     }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn connector(ca_file: &Path) -> Result<TlsConnector, DeployError> {

@@ -67,5 +67,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error>> {
 }
 
 fn bound(address: std::net::SocketAddr) -> Result<TcpListener, Box<dyn Error>> {
-    listen::bind(address).and_then(tokio::net::TcpListener::into_std).map_err(|error| format!("listening on {address}: {error}").into())
+    listen::bind(address)
+        .and_then(tokio::net::TcpListener::into_std)
+        .map_err(|error| format!("listening on {address}: {error}").into())
 }

@@ -28,12 +28,8 @@ use crate::snapshot::{envelope::RoleId, node::NodeSlice, report::Report, verdict
 use crate::telemetry::{Metrics, expose::expose};
 
 /// What loading, attaching and feeding XDP programs needs; nothing else is kept.
-const KEPT: &[Capability] = &[
-    Capability::CAP_BPF,
-    Capability::CAP_NET_ADMIN,
-    Capability::CAP_NET_RAW,
-    Capability::CAP_PERFMON,
-];
+const KEPT: &[Capability] =
+    &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_PERFMON];
 /// How long the host role may take to make the namespace; the supervisor starts the role again after that.
 const NAMESPACE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often flows are swept and counters read.
@@ -63,8 +59,7 @@ async fn serve(config: &Config, vpc: &VpcId, role: RoleId) -> Result<(), Box<dyn
     let Subscription { mut slices, reports } = subscribe::<NodeSlice>(config, role);
     let prober = Prober::start(Some(&directory), reports.clone(), Arc::clone(&metrics));
     let mut verdicts = prober.verdicts();
-    let proxy =
-        Proxy::start(config.node.workers, verdicts.clone(), reports.clone(), Arc::clone(&metrics))?;
+    let proxy = Proxy::start(config.node.workers, verdicts.clone(), reports.clone(), Arc::clone(&metrics))?;
     let pins = config.bpffs_dir().join(vpc.as_str());
     let balancer = Balancer::open(&pins, &Options::default(), Instant::now())?;
     tracing::info!(%vpc, adopted = balancer.is_adopted(), "packet path is up");
@@ -165,8 +160,7 @@ impl Node {
             }
         }
         for (target_group, target) in draining.difference(&self.drained) {
-            let report =
-                Report::TargetDrained { target_group: target_group.clone(), target: target.clone() };
+            let report = Report::TargetDrained { target_group: target_group.clone(), target: target.clone() };
             let _ = self.reports.send(report).await;
         }
         self.drained = draining;

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use gatehouse_tests::lab::{Lab, Options};
 
 /// A lab with the example deployed: three URLs that answer.
-pub fn deployed() -> Lab {
+pub(crate) fn deployed() -> Lab {
     let mut lab = Lab::start(&Options::default()).unwrap();
     lab.deploy(&example(), &|line| eprintln!("{line}")).unwrap();
     lab
 }
 
 /// The template that `cargo xtask run` deploys.
-pub fn example() -> PathBuf {
+pub(crate) fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/private-integrations.yaml")
 }
 
