@@ -16,3 +16,7 @@ mod http_apis;
 mod stacks;
 /// acm: certificates that clients import.
 mod certificates;
+/// ecs: clusters, task definitions, services, tasks.
+mod container_services;
+/// servicediscovery: namespaces, services, instances, operations.
+mod discovery;

@@ -91,17 +91,30 @@ impl World {
         world
     }
 
-    /// One commit: what an operation or a report does, and the scheduler after it.
+    /// One commit: what an operation or a report does, and the scheduler after it until it has nothing more to do.
     fn change(&mut self, change: impl FnOnce(&mut Draft)) {
+        let mut draft = self.draft();
+        change(&mut draft);
+        let mut changed = draft.is_changed();
+        self.state = draft.finish().0;
+        for round in 0.. {
+            assert!(round < 4, "the scheduler does not come to rest: {:#?}", self.state.tasks);
+            let mut draft = self.draft();
+            self.wake = reconcile(&mut draft, self.acknowledged, self.generation + 1);
+            if !draft.is_changed() {
+                break;
+            }
+            changed = true;
+            self.state = draft.finish().0;
+        }
+        self.generation += u64::from(changed);
+    }
+
+    fn draft(&mut self) -> Draft {
         self.turn += 1;
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.turn.to_le_bytes());
-        let mut draft = Draft::new(self.state.clone(), self.now, seed);
-        change(&mut draft);
-        self.wake = reconcile(&mut draft, self.acknowledged, self.generation + 1);
-        let changed = draft.is_changed();
-        self.state = draft.finish().0;
-        self.generation += u64::from(changed);
+        Draft::new(self.state.clone(), self.now, seed)
     }
 
     fn acknowledge(&mut self) {
