@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use rustls::ServerConfig;
 use tokio::{
     net::TcpStream,
@@ -181,8 +182,9 @@ impl Gateway {
                 }
             }
         })?;
+        let rejected = metrics.counter(name::LINK_HANDSHAKES_REJECTED, &Vec::new());
         let (admission, admitted) = watch::channel(Admission::default());
-        let door = tokio::spawn(accept::accept(lane_listener, lanes, admitted));
+        let door = tokio::spawn(accept::accept(lane_listener, lanes, admitted, rejected));
         Ok(Self { workers, commands, door, admission, metrics, view: Arc::default() })
     }
 
@@ -265,13 +267,18 @@ async fn serve_seat(worker: Worker, seat: Seat, metrics: Arc<Metrics>) {
     spawn_local(Rc::clone(&lanes).run(events, used));
     let choice = Rc::new(Choice::default());
     let forwarder = Forwarder::new(LaneConnector::new(Rc::clone(&lanes), Rc::clone(&choice)));
+    forwarder.connector().relieve(&forwarder);
     let tended = Rc::clone(&forwarder);
     spawn_local(async move { tended.tend().await });
     let none = Vec::new();
     let handler =
         ApiHandler::new(Arc::default(), forwarder, choice, metrics.counter(name::REFUSED_REQUESTS, &none));
-    let clients =
-        Rc::new(Clients { handler: Rc::clone(&handler), open: RefCell::default(), next: Cell::new(0) });
+    let clients = Rc::new(Clients {
+        handler: Rc::clone(&handler),
+        open: RefCell::default(),
+        next: Cell::new(0),
+        rejected: metrics.counter(name::API_REJECTED_CONNECTIONS, &none),
+    });
     let mut accepting = Vec::new();
     for listener in public {
         match tokio::net::TcpListener::from_std(listener) {
@@ -339,12 +346,14 @@ struct Clients {
     handler: Rc<ApiHandler>,
     open: RefCell<HashMap<u64, Rc<ClientConnection>>>,
     next: Cell<u64>,
+    rejected: Counter,
 }
 
 impl Clients {
     fn accepted(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let Some(config) = self.handler.view().front_door.clone() else { return };
         if self.open.borrow().len() >= MOST_CONNECTIONS {
+            self.rejected.inc();
             tracing::debug!(%peer, "too many connections; one was closed");
             return;
         }

@@ -64,6 +64,19 @@ impl<K: Clone + Eq + Hash, S: TargetStream> Pool<K, S> {
         });
     }
 
+    /// Closes up to `count` idle connections to targets that `matching` knows, the longest idle of each first: what they
+    /// run over is needed for others. Answers how many.
+    pub fn evict(&self, matching: impl Fn(&K) -> bool, count: usize) -> usize {
+        let mut evicted = 0;
+        for (_, shelf) in self.shelves.borrow().iter().filter(|(key, _)| matching(key)) {
+            evicted += shelf.evict(count - evicted);
+            if evicted >= count {
+                break;
+            }
+        }
+        evicted
+    }
+
     /// How many connections are idle.
     pub fn idle(&self) -> usize {
         self.count.get()
@@ -105,6 +118,14 @@ impl<S: TargetStream> Shelf<S> {
             now.saturating_duration_since(connection.trace().moved()) < IDLE && connection.is_reusable()
         });
         self.count.set(self.count.get().saturating_sub(before - idle.len()));
+    }
+
+    fn evict(&self, count: usize) -> usize {
+        let mut idle = self.idle.borrow_mut();
+        let oldest = idle.len().min(count);
+        idle.drain(..oldest);
+        self.count.set(self.count.get().saturating_sub(oldest));
+        oldest
     }
 
     fn clear(&self) {

@@ -85,6 +85,8 @@ names! {
     API_5XX Counter "AWS/ApiGateway" "api" "5xx" "Requests of a stage that were answered 5XX",
     API_LATENCY Counter "AWS/ApiGateway" "api" "Latency" "Milliseconds from requests to their answers, summed",
     API_INTEGRATION_LATENCY Counter "AWS/ApiGateway" "api" "IntegrationLatency" "Milliseconds from requests to their integrations' answers, summed",
+    API_REJECTED_CONNECTIONS Counter "Gatehouse" "api" "RejectedConnectionCount" "Connections of clients closed because there were too many",
+    LINK_HANDSHAKES_REJECTED Counter "Gatehouse" "link" "RejectedHandshakeCount" "Connections of agents closed because too many handshakes were under way",
     LINK_OPENS Counter "Gatehouse" "link" "OpenCount" "Connections to targets begun on lanes",
     LINK_WAITS Counter "Gatehouse" "link" "LaneWaitCount" "Connections that found no ready lane and waited for one",
     LINK_EXHAUSTED Counter "Gatehouse" "link" "LaneExhaustedCount" "Connections that got no lane in time",

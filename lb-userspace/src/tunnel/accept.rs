@@ -11,6 +11,7 @@ use std::sync::{
 };
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use rustls::{ServerConfig, server::Acceptor};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -40,11 +41,13 @@ pub struct Admission {
     pub links: BTreeSet<VpcLinkId>,
 }
 
-/// Accepts for ever; ends by being dropped.
+/// Accepts for ever; ends by being dropped. `rejected` counts connections that were closed unread, because too many
+/// handshakes were under way.
 pub async fn accept(
     listener: TcpListener,
     workers: Vec<mpsc::Sender<LaneEvent>>,
     admission: watch::Receiver<Admission>,
+    rejected: Counter,
 ) {
     let door = Arc::new(Door {
         workers,
@@ -59,7 +62,10 @@ pub async fn accept(
                 Ok(permit) => {
                     tokio::spawn(Arc::clone(&door).greet(stream, permit));
                 }
-                Err(_) => tracing::debug!("too many handshakes under way; a connection was closed"),
+                Err(_) => {
+                    rejected.inc();
+                    tracing::debug!("too many handshakes under way; a connection was closed");
+                }
             },
             Err(error) => {
                 tracing::warn!(%error, "accepting agents failed; waiting before the next try");

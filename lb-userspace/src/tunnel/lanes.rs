@@ -162,6 +162,11 @@ impl Lanes {
         self.counts.get()
     }
 
+    /// Whether all lanes that a link may have are in use.
+    pub fn is_full(&self, link: &VpcLinkId) -> bool {
+        self.links.borrow().get(link).is_some_and(|lanes| lanes.pool.is_full())
+    }
+
     /// Lanes in use and ready, over all links.
     pub fn sizes(&self) -> (usize, usize) {
         let links = self.links.borrow();

@@ -91,6 +91,11 @@ impl<L> Pool<L> {
         self.is_attached(now) && (!self.tickets.is_empty() || self.total() < self.limits.max)
     }
 
+    /// Whether every lane there may be is in use.
+    pub fn is_full(&self) -> bool {
+        self.in_use >= self.limits.max
+    }
+
     /// Lanes in use, and ready.
     pub fn counts(&self) -> (usize, usize) {
         (self.in_use, self.idle.len())

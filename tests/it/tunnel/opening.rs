@@ -96,6 +96,27 @@ fn a_burst_of_new_connections_finds_lanes() {
 }
 
 #[test]
+fn idle_connections_to_some_targets_do_not_keep_lanes_from_others() {
+    in_own_network(|| async {
+        let mut bed = Bed::new().await;
+        // More instances than idle connections, one to each, leave lanes for: a worker has 512.
+        let _one = Target::start("10.77.1.20:8080", "one");
+        for number in 0..MANY {
+            bed.instance(&format!("i{number}"), "10.77.1.20:8080", "prod");
+        }
+        bed.publish().await;
+        let mut connection = bed.client.keep_alive().await;
+        for number in 0..MANY {
+            let (status, body) = connection.request("GET", "/service/x", "").await.unwrap();
+            assert_eq!(status, 200, "request {number}: {body:?}");
+        }
+    });
+}
+
+/// A client's connection belongs to one worker, so all requests take that worker's lanes.
+const MANY: usize = 600;
+
+#[test]
 fn one_slow_reader_does_not_slow_the_others() {
     in_own_network(|| async {
         let mut bed = Bed::new().await;
