@@ -218,3 +218,162 @@ const DEFAULT_IDLE_TIMEOUT_S: u32 = 350;
 
 /// A group's weight is cut in this many parts, so that groups of unlike sizes share as they should to within a percent.
 const SHARES: u32 = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::id::{InterfaceId, SecurityGroupId, TimestampMs};
+    use crate::model::load_balancer::WeightedTargetGroup;
+    use crate::model::target_group::HealthCheck;
+    use crate::snapshot::node::{LoadBalancerView, NodeInterface, TargetView};
+    use crate::snapshot::permit::SecurityGroupView;
+
+    fn arn(text: &str) -> Arn {
+        Arn::from(text.to_owned())
+    }
+
+    fn group(addresses: &[(u8, bool)]) -> TargetGroupView {
+        let targets = addresses.iter().map(|(host, drains)| {
+            let key = TargetKey { id: format!("10.0.1.{host}"), port: 80 };
+            let view = TargetView {
+                address: Ipv4Addr::new(10, 0, 1, *host),
+                registered_at: TimestampMs::default(),
+                draining_until: drains.then(TimestampMs::default),
+                key: key.clone(),
+            };
+            (key.to_string(), view)
+        });
+        TargetGroupView {
+            name: "group".to_owned(),
+            protocol: "TCP".to_owned(),
+            in_use: true,
+            health_check: HealthCheck {
+                enabled: true,
+                protocol: "TCP".to_owned(),
+                port: "traffic-port".to_owned(),
+                path: String::new(),
+                interval_s: 30,
+                timeout_s: 10,
+                healthy_threshold: 5,
+                unhealthy_threshold: 2,
+                matcher: String::new(),
+            },
+            attributes: BTreeMap::new(),
+            targets: targets.collect(),
+        }
+    }
+
+    fn slice(groups: Vec<(&str, u16, TargetGroupView)>, security: Option<Vec<Permit>>) -> NodeSlice {
+        let interface = NodeInterface {
+            device: "eni".to_owned(),
+            address: Ipv4Addr::new(10, 0, 1, 4),
+            prefix_len: 24,
+            router: Ipv4Addr::new(10, 0, 1, 1),
+            zone: "a".to_owned(),
+        };
+        let forward = groups
+            .iter()
+            .map(|(name, weight, _)| WeightedTargetGroup { target_group_arn: arn(name), weight: *weight })
+            .collect();
+        let id = SecurityGroupId::from("sg-1".to_owned());
+        NodeSlice {
+            vpc_id: crate::model::id::VpcId::from("vpc-1".to_owned()),
+            namespace: "node".to_owned(),
+            load_balancers: [(
+                arn("balancer"),
+                LoadBalancerView {
+                    kind: LoadBalancerKind::Network,
+                    name: "a".to_owned(),
+                    interfaces: [(InterfaceId::from("eni-1".to_owned()), interface)].into(),
+                    security_groups: security.iter().map(|_| id.clone()).collect(),
+                    attributes: BTreeMap::new(),
+                },
+            )]
+            .into(),
+            listeners: [(
+                arn("listener"),
+                ListenerView {
+                    load_balancer: arn("balancer"),
+                    protocol: "TCP".to_owned(),
+                    port: 80,
+                    rules: Vec::new(),
+                    default_actions: vec![Action::Forward(forward)],
+                    attributes: [("tcp.idle_timeout.seconds".to_owned(), "60".to_owned())].into(),
+                },
+            )]
+            .into(),
+            target_groups: groups.into_iter().map(|(name, _, view)| (arn(name), view)).collect(),
+            security_groups: security
+                .into_iter()
+                .map(|ingress| (id.clone(), SecurityGroupView { ingress, egress: Vec::new() }))
+                .collect(),
+        }
+    }
+
+    fn listener(plan: &Plan) -> &ListenerPlan {
+        plan.nodes.values().next().and_then(|node| node.listeners.get(&80)).unwrap()
+    }
+
+    #[test]
+    fn a_network_load_balancer_becomes_its_listeners_on_its_addresses() {
+        let plan = plan(&slice(vec![("g", 1, group(&[(20, false)]))], None), |_, _| Verdict::Healthy);
+        let node = &plan.nodes[&Ipv4Addr::new(10, 0, 1, 4)];
+        assert_eq!(node.subnet.to_string(), "10.0.1.0/24");
+        assert_eq!(listener(&plan).idle_timeout_s, 60);
+        assert_eq!(listener(&plan).sources, None);
+    }
+
+    #[test]
+    fn groups_share_by_weight_and_their_targets_equally() {
+        let groups = vec![("one", 1, group(&[(20, false)])), ("two", 3, group(&[(21, false), (22, false)]))];
+        let plan = plan(&slice(groups, None), |_, _| Verdict::Healthy);
+        let weights: Vec<u32> = listener(&plan).targets.values().map(|target| target.weight).collect();
+        assert_eq!(weights, [1_000, 1_500, 1_500]);
+    }
+
+    #[test]
+    fn unhealthy_targets_get_nothing_unless_all_are() {
+        let slice = slice(vec![("g", 1, group(&[(20, false), (21, false)]))], None);
+        let one =
+            plan(&slice, |_, key| if key.id.ends_with("20") { Verdict::Healthy } else { Verdict::Unhealthy });
+        let weights: Vec<u32> = listener(&one).targets.values().map(|target| target.weight).collect();
+        assert_eq!(weights, [1_000, 0]);
+        let none = plan(&slice, |_, _| Verdict::Unhealthy);
+        assert!(listener(&none).targets.values().all(|target| target.weight > 0));
+    }
+
+    #[test]
+    fn draining_targets_stay_without_new_flows() {
+        let slice = slice(vec![("g", 1, group(&[(20, true), (21, false)]))], None);
+        let plan = plan(&slice, |_, _| Verdict::Healthy);
+        let weights: Vec<u32> = listener(&plan).targets.values().map(|target| target.weight).collect();
+        assert_eq!(weights, [0, 1_000]);
+    }
+
+    #[test]
+    fn security_groups_become_the_ranges_of_the_listeners_port() {
+        let permit = |first_port, last_port, peer: &str| Permit {
+            protocol: Some(TCP),
+            first_port,
+            last_port,
+            peers: vec![peer.parse().unwrap()],
+        };
+        let permits = vec![
+            permit(80, 80, "10.1.0.0/16"),
+            permit(1, 1_000, "10.1.2.0/24"),
+            permit(443, 443, "0.0.0.0/0"),
+            permit(0, 65_535, "192.0.2.7/32"),
+        ];
+        let plan = plan(&slice(vec![("g", 1, group(&[]))], Some(permits)), |_, _| Verdict::Healthy);
+        let ranges: Vec<String> = listener(&plan).sources.iter().flatten().map(ToString::to_string).collect();
+        assert_eq!(ranges, ["10.1.0.0/16", "192.0.2.7/32"]);
+    }
+
+    #[test]
+    fn groups_that_admit_nobody_are_not_groups_that_are_not_there() {
+        let plan = plan(&slice(Vec::new(), Some(Vec::new())), |_, _| Verdict::Healthy);
+        assert_eq!(listener(&plan).sources, Some(BTreeSet::new()));
+    }
+}

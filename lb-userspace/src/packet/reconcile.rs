@@ -351,3 +351,6 @@ fn entry(identity: &TargetIdentity, generation: u32, state: u16, mac: Mac) -> Ta
         group: identity.group,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use caps::{CapSet, Capability};
 use gatehouse_tests::lab::{name::Name, netns::Netns, wait::Wait};
 use lb_userspace::model::id::{Arn, InstanceId, InterfaceId, SecurityGroupId, SubnetId, VpcId};
 use lb_userspace::model::network::InterfaceOwner;
@@ -249,6 +250,10 @@ impl Node {
         let (ready, is_ready) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             namespace::within(&namespace, || {
+                // What the role has, and no more.
+                let kept = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON].into();
+                caps::set(None, CapSet::Effective, &kept).unwrap();
+                caps::set(None, CapSet::Permitted, &kept).unwrap();
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async move {
                     let opened = Balancer::open(&bpffs, &Options::default(), Instant::now());
