@@ -52,12 +52,12 @@ impl Round<'_> {
             return;
         }
         let Some(primary) = service.deployments.first() else { return };
-        let mut started = Vec::new();
+        let (mut started, mut unplaced) = (Vec::new(), None);
         for _ in 0..count {
             match self.placed(service, &primary.task_definition_arn) {
                 Ok(instance) => started.push(self.start(service, instance)),
                 Err(reason) => {
-                    self.note_unplaced(service, &reason);
+                    unplaced = Some(reason);
                     break;
                 }
             }
@@ -67,6 +67,10 @@ impl Round<'_> {
             self.note(&service.arn, |row| {
                 format!("(service {}) has started {} tasks: {}.", row.name, started.len(), started.join(" "))
             });
+        }
+        // Last, so that the newest event says what is still the case.
+        if let Some(reason) = unplaced {
+            self.note_unplaced(service, &reason);
         }
     }
 
