@@ -253,7 +253,7 @@ fn the_core_does_what_every_fixture_says() {
 
 #[test]
 fn the_kernel_does_what_every_fixture_says_and_what_the_core_does() {
-    let mut kernel = Kernel::load();
+    let mut kernel = Kernel::load("gatehouse.o");
     let mut host = Host::default();
     for fixture in all() {
         let (seen, outcome) = fixture.play(&mut kernel);
@@ -261,6 +261,15 @@ fn the_kernel_does_what_every_fixture_says_and_what_the_core_does() {
         let (host_seen, host_outcome) = fixture.play(&mut host);
         assert_eq!(seen, host_seen, "{}", fixture.name);
         assert_eq!(outcome, host_outcome, "{}", fixture.name);
+    }
+}
+
+#[test]
+fn the_trace_build_decides_the_same() {
+    let mut kernel = Kernel::load("gatehouse-trace.o");
+    for fixture in all() {
+        let (seen, outcome) = fixture.play(&mut kernel);
+        fixture.check(&seen, &outcome);
     }
 }
 
@@ -372,7 +381,7 @@ fn the_host_and_the_kernel_agree_on_mutated_packets() {
         seed ^= seed << 5;
         usize::try_from(seed).unwrap()
     };
-    let mut kernel = Kernel::load();
+    let mut kernel = Kernel::load("gatehouse.o");
     let mut host = Host::default();
     let fixtures = all();
     for round in 0..500 {

@@ -21,9 +21,9 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    pub(super) fn load() -> Self {
-        let object = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/gatehouse.o"))
-            .expect("the kernel program; `cargo xtask build` compiles it");
+    pub(super) fn load(name: &str) -> Self {
+        let built = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/ebpf").join(name);
+        let object = std::fs::read(built).expect("the kernel program; `cargo xtask build` compiles it");
         let mut loader = aya::EbpfLoader::new();
         loader.map_max_entries(abi::FLOWS, u32::try_from(CAPACITY).unwrap());
         let mut ebpf = loader.load(&object).unwrap();
