@@ -665,7 +665,7 @@ fn an_operation_succeeds_when_the_data_planes_have_applied_it() {
 /// a data plane may still send it something, what runs is registered, and in the end everything is steady.
 #[test]
 fn no_order_of_events_stops_a_task_that_is_still_in_use() {
-    for seed in 0..24_u64 {
+    for seed in 0..8_u64 {
         let mut random = Random(seed);
         let mut world = World::with_service(2);
         let mut deployments = 1;
