@@ -162,6 +162,48 @@ impl Appliance {
         Ok(())
     }
 
+    /// Runs `gatehouse down`: ends the appliance and removes what it made.
+    ///
+    /// # Errors
+    /// With what it said, when something would not go.
+    pub fn down(&mut self, boot_file: &Path) -> Result<()> {
+        let mut down = Command::new(&self.binary);
+        let output = down.args(["down", "--config"]).arg(boot_file).stdin(Stdio::null()).output();
+        let output = output.with_context(|| format!("starting {}", self.binary.display()))?;
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "gatehouse down: {}: {said}", output.status);
+        Wait::default().end_of("the appliance", STOP, &mut self.child).map(|_| ())
+    }
+
+    /// Process ids of a role: the supervisor's children that it started as such.
+    pub fn role(&self, role: &str) -> Vec<u32> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        processes
+            .filter(|id| {
+                let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+                let parent =
+                    stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+                let line = fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+                parent == Some(self.child.id()) && line.split('\0').nth(1) == Some(role)
+            })
+            .collect()
+    }
+
+    /// Sends a signal to every process of a role, and answers how many there were.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn signal(&self, role: &str, signal: Signal) -> Result<usize> {
+        let processes = self.role(role);
+        for id in &processes {
+            let id = Pid::from_raw(i32::try_from(*id).context("naming a role's process")?);
+            kill(id, signal).with_context(|| format!("signalling {role}"))?;
+        }
+        Ok(processes.len())
+    }
+
     /// Everything the appliance logged.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()

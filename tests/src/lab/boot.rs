@@ -39,11 +39,6 @@ impl Boot<'_> {
         Ok(path)
     }
 
-    /// Where the appliance says that control serves.
-    pub fn ready_file(&self) -> PathBuf {
-        self.name.directory().join("run/ready.json")
-    }
-
     fn text(&self, gateway: &str, router: &str) -> String {
         let Self { name, control_port, log_filter, binary, more } = self;
         let binary = binary.display();
@@ -92,3 +87,6 @@ pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
     Ok(listener.local_addr().context("looking for a free port")?.port())
 }
+
+/// Where the appliance says that control serves, in the lab's directory.
+pub const READY_FILE: &str = "run/ready.json";

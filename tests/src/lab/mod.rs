@@ -108,7 +108,7 @@ impl Lab {
         };
         let boot_file = boot.write(&internet)?;
         let mut appliance = Appliance::start(&binary, &boot_file, &directory)?;
-        let control = appliance.wait_until_control_serves(&boot.ready_file(), &wait)?;
+        let control = appliance.wait_until_control_serves(&directory.join(boot::READY_FILE), &wait)?;
         Ok(Self { appliance, internet, control, urls: BTreeMap::new(), boot_file, wait, name })
     }
 
@@ -143,6 +143,28 @@ impl Lab {
     /// The running appliance.
     pub fn appliance(&mut self) -> &mut Appliance {
         &mut self.appliance
+    }
+
+    /// Starts the appliance again, after it was stopped or killed; returns once control serves.
+    ///
+    /// # Errors
+    /// When it does not serve in time; its log is in the error.
+    pub fn start_again(&mut self) -> Result<()> {
+        let ready_file = self.directory().join(boot::READY_FILE);
+        // What a killed one left must not be taken for the new one's.
+        let _ = fs::remove_file(&ready_file);
+        let directory = self.directory();
+        self.appliance = Appliance::start(&directory.join("gatehouse"), &self.boot_file, &directory)?;
+        self.control = self.appliance.wait_until_control_serves(&ready_file, &self.wait)?;
+        Ok(())
+    }
+
+    /// Ends the appliance and removes what it made, as an operator does: `gatehouse down`.
+    ///
+    /// # Errors
+    /// With what it said, when something would not go.
+    pub fn down(&mut self) -> Result<()> {
+        self.appliance.down(&self.boot_file)
     }
 
     /// The boot configuration that the appliance runs with.
