@@ -1,5 +1,10 @@
 //! The whole path: clients outside, the appliance, tasks inside.
 
+/// What the outside cannot reach.
+mod privacy;
+/// How it ends, and begins again.
+mod endings;
+
 use std::path::{Path, PathBuf};
 
 use gatehouse_tests::lab::{Lab, Options};
