@@ -44,6 +44,9 @@ enum Command {
         /// Write one JSON object here once everything serves: endpoint, CA, credentials, namespaces, URLs
         #[arg(long, value_name = "PATH")]
         ready_file: Option<std::path::PathBuf>,
+        /// Run this gatehouse instead of building one
+        #[arg(long, value_name = "PATH")]
+        binary: Option<std::path::PathBuf>,
     },
     /// Run every test, the kernel and network ones included (as root)
     Test {
@@ -71,7 +74,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Setup => setup::setup().map(|_| ()),
         Command::Build => build::build(),
-        Command::Run { load, ready_file } => run::run(load, ready_file.as_deref()),
+        Command::Run { load, ready_file, binary } => run::run(load, ready_file.as_deref(), binary),
         Command::Test { filters } => test::test(&filters),
         Command::Bench { name } => bench::bench(name.as_deref()),
         Command::Shapes { models } => shapes::shapes(models),

@@ -23,21 +23,28 @@ use crate::{
     shell::{is_root, root, say, show, target},
 };
 
-/// Builds, makes the lab, deploys the example; then serves until a signal, or drives each integration for `load` seconds.
+/// Builds unless a `binary` is given, makes the lab, deploys the example; then serves until a signal, or drives each
+/// integration for `load` seconds.
 ///
 /// # Errors
 /// Without root, when something does not build, start, deploy or answer, and when a request under load failed.
-pub(crate) fn run(load: Option<u64>, ready_file: Option<&Path>) -> Result<()> {
+pub(crate) fn run(load: Option<u64>, ready_file: Option<&Path>, binary: Option<PathBuf>) -> Result<()> {
     ensure!(
         is_root(),
         "the lab is made of network namespaces and kernel programs, and installs what is missing: run as root"
     );
-    build()?;
+    let binary = match binary {
+        Some(binary) => binary,
+        None => {
+            build()?;
+            target().join("release/gatehouse")
+        }
+    };
     let stop = stop_on_signals()?;
     let wait = Wait::new(Some(stop.clone()));
     say("making the lab: a client, an internet, a gateway's machine, and the appliance");
     let mut lab = Lab::start(&Options {
-        binary: Some(target().join("release/gatehouse")),
+        binary: Some(binary),
         control_port: usual_port(),
         stop: Some(stop),
         ..Options::default()
