@@ -35,6 +35,7 @@ use crate::snapshot::{
     report::Report,
 };
 use crate::tasks::scheduler;
+use crate::telemetry::{Metrics, expose::expose};
 
 /// Threads of the runtime: one compiles and commits while another answers.
 const THREADS: usize = 2;
@@ -85,7 +86,13 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         authorities.front_door.issue_server(&host_names.into_iter().collect(), &[listen.ip()], now_ms())?;
     let tls = identity::tls::front_door(&leaf)?;
     let settings = EndpointSettings { region: config.region.clone(), credentials, seal, clock: now_s };
-    let endpoint = Arc::new(Endpoint::new(settings, Operations(handle), EndpointMetrics::default())?);
+    let counters = EndpointMetrics::default();
+    if let Some(address) = config.control.metrics {
+        let metrics = Arc::new(Metrics::new());
+        metrics.register(|registry| counters.register(registry));
+        tokio::spawn(expose(TcpListener::bind(address).await?, metrics));
+    }
+    let endpoint = Arc::new(Endpoint::new(settings, Operations(handle), counters)?);
     let listener = TcpListener::bind(listen).await?;
     tracing::info!(%listen, "control serves");
     let mut terminate = signal(SignalKind::terminate())?;

@@ -57,6 +57,11 @@ impl Metrics {
         self.gauges.get(&name).map_or_else(Gauge::default, |family| family.get_or_create(labels).clone())
     }
 
+    /// Adds metrics that a module keeps itself.
+    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Forgets one series: what it was about is gone.
     pub fn remove(&self, name: Name, labels: &Labels) {
         if let Some(family) = self.counters.get(&name) {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{ApiError, Caller, Entry, operation};
 use crate::control::stacks::{
     TemplateError,
-    engine::NOT_BEGUN,
+    engine::{LEFT_OUT, NOT_BEGUN},
     parameters,
     template::{MAX_BODY, Template},
 };
@@ -312,7 +312,7 @@ fn found(draft: &Draft, name: &str) -> Result<Stack, ApiError> {
 }
 
 fn begun(stack: &Stack) -> impl Iterator<Item = &StackResource> {
-    stack.resources.iter().filter(|resource| resource.status != NOT_BEGUN)
+    stack.resources.iter().filter(|resource| !matches!(resource.status.as_str(), NOT_BEGUN | LEFT_OUT))
 }
 
 fn stack_form(stack: &Stack) -> Value {

@@ -36,6 +36,9 @@ const MAX_EVENTS: usize = 2_000;
 /// A resource of the template that was not begun: not shown by the API.
 pub const NOT_BEGUN: &str = "NOT_BEGUN";
 
+/// A resource of the template whose condition does not hold: no part of the stack, not shown by the API.
+pub const LEFT_OUT: &str = "LEFT_OUT";
+
 /// Brings stacks forward.
 pub struct Engine {
     services: Services,
@@ -122,7 +125,7 @@ impl Progress<'_> {
         if let Some(reason) = failed {
             return self.fail(&reason);
         }
-        if self.stack.resources.iter().all(|resource| resource.status == "CREATE_COMPLETE") {
+        if self.stack.resources.iter().all(is_settled) {
             match self.outputs(template, values) {
                 Ok(outputs) => {
                     self.stack.outputs = outputs;
@@ -142,8 +145,7 @@ impl Progress<'_> {
         let kept = match declared.condition.as_deref().map(|condition| context.holds(condition)) {
             None | Some(Ok(true)) => context.evaluate_all(&declared.properties),
             Some(Ok(false)) => {
-                // A resource whose condition does not hold is no part of the stack.
-                self.set(at, "CREATE_COMPLETE", None);
+                self.stack.resources[at].status = LEFT_OUT.to_owned();
                 return;
             }
             Some(Err(error)) => Err(error),
@@ -356,10 +358,7 @@ impl Progress<'_> {
     }
 
     fn is_complete(&self, logical_id: &str) -> bool {
-        self.stack
-            .resources
-            .iter()
-            .any(|resource| resource.logical_id == logical_id && resource.status == "CREATE_COMPLETE")
+        self.stack.resources.iter().any(|resource| resource.logical_id == logical_id && is_settled(resource))
     }
 
     fn failed(&self) -> Option<String> {
@@ -427,8 +426,13 @@ impl Progress<'_> {
     }
 }
 
+/// Whether what needs this resource need not wait for it any more.
+fn is_settled(resource: &StackResource) -> bool {
+    matches!(resource.status.as_str(), "CREATE_COMPLETE" | LEFT_OUT)
+}
+
 fn exists(resource: &StackResource) -> bool {
-    !matches!(resource.status.as_str(), NOT_BEGUN | "DELETE_COMPLETE" | "DELETE_FAILED")
+    !matches!(resource.status.as_str(), NOT_BEGUN | LEFT_OUT | "DELETE_COMPLETE" | "DELETE_FAILED")
 }
 
 /// Region and account of a stack, from its ARN.
@@ -572,6 +576,23 @@ Outputs:
         let failed = stack.events.iter().find(|event| event.status == "CREATE_FAILED").unwrap();
         assert_eq!(failed.reason.as_deref(), Some("Encountered unsupported property Colour"));
         assert!(is_empty(&story.state));
+    }
+
+    #[test]
+    fn what_a_condition_leaves_out_is_no_part_of_the_stack() {
+        let mut story = Story::new();
+        let body = r#"
+Conditions: {Never: !Equals [a, b]}
+Resources:
+  Vpc: {Type: AWS::EC2::VPC, Properties: {CidrBlock: 10.0.0.0/16}}
+  Other: {Type: AWS::EC2::VPC, Condition: Never, Properties: {CidrBlock: 10.1.0.0/16}}
+"#;
+        story.call("CreateStack", json!({"StackName": "demo", "TemplateBody": body})).unwrap();
+        story.steps(2);
+        assert_eq!(story.stack().status, "CREATE_COMPLETE");
+        assert_eq!(story.state.vpcs.len(), 1);
+        let listed = story.call("ListStackResources", json!({"StackName": "demo"})).unwrap();
+        assert_eq!(listed["StackResourceSummaries"].as_array().unwrap().len(), 1);
     }
 
     #[test]
