@@ -42,13 +42,18 @@ pub(crate) fn run(load: Option<u64>, ready_file: Option<&Path>, binary: Option<P
     };
     let stop = stop_on_signals()?;
     let wait = Wait::new(Some(stop.clone()));
+    let options =
+        Options { binary: Some(binary), control_port: usual_port(), stop: Some(stop), ..Options::default() };
+    match make_and_use(&options, load, ready_file, &wait) {
+        // Whoever stopped it knows why it did not come to its end.
+        Err(_) if wait.is_stopped() => anyhow::bail!("interrupted; nothing is left behind"),
+        outcome => outcome,
+    }
+}
+
+fn make_and_use(options: &Options, load: Option<u64>, ready_file: Option<&Path>, wait: &Wait) -> Result<()> {
     say("making the lab: a client, an internet, a gateway's machine, and the appliance");
-    let mut lab = Lab::start(&Options {
-        binary: Some(binary),
-        control_port: usual_port(),
-        stop: Some(stop),
-        ..Options::default()
-    })?;
+    let mut lab = Lab::start(options)?;
     say(&format!("control serves at {}; deploying {EXAMPLE}", lab.control().endpoint));
     lab.deploy(&root().join(EXAMPLE), &|line| say(line))?;
     let _ready = ready_file.map(|path| ReadyFile::write(path, &lab)).transpose()?;
@@ -56,7 +61,7 @@ pub(crate) fn run(load: Option<u64>, ready_file: Option<&Path>, binary: Option<P
         Some(seconds) => drive(&lab, seconds),
         None => {
             show(&what_to_try(&lab));
-            serve(&mut lab, &wait)
+            serve(&mut lab, wait)
         }
     }
 }
