@@ -276,10 +276,12 @@ impl Head {
             return Err(Refusal::BadTransferEncoding);
         }
         let known = |word: &[u8]| CODINGS.iter().any(|coding| word.eq_ignore_ascii_case(coding));
-        let mut words = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        let mut words = value.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        // RFC 9112 6.3: where chunked is not the last coding, the answer must be 400. 6.1: it stands only once.
+        let ends_in_chunked = words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"chunked"));
         self.coding = Some(if value.eq_ignore_ascii_case(b"chunked") {
             Coding::Chunked
-        } else if words.all(|word| known(word) || word.eq_ignore_ascii_case(b"chunked")) {
+        } else if ends_in_chunked && words.all(known) {
             Coding::Known
         } else {
             Coding::Bad
@@ -449,7 +451,17 @@ mod tests {
             head_refused(&post(&format!("Content-Length: {value}")), Refusal::BadLength);
         }
         head_refused(&post("Content_Length: 5"), Refusal::BadLength);
-        for value in ["identity", "chunked, identity", "xchunked", "chunked;a", ""] {
+        let codings = [
+            "identity",
+            "chunked, identity",
+            "chunked, gzip",
+            "gzip",
+            "chunked, chunked",
+            "xchunked",
+            "chunked;a",
+            "",
+        ];
+        for value in codings {
             head_refused(&post(&format!("Transfer-Encoding: {value}")), Refusal::BadTransferEncoding);
         }
         head_refused(&post("Transfer_Encoding: chunked"), Refusal::BadTransferEncoding);
