@@ -4,6 +4,20 @@
 mod privacy;
 /// How it ends, and begins again.
 mod endings;
+/// Connections from the client's machine to the front door.
+mod door;
+/// Processes of the appliance's roles.
+mod roles;
+/// Requests with their fates.
+mod traffic;
+/// XDP moves the NLB's packets.
+mod nlb;
+/// Tasks that die, come and go.
+mod tasks;
+/// Roles that are killed.
+mod restarts;
+/// What is malformed.
+mod malformed;
 
 use std::path::{Path, PathBuf};
 
