@@ -38,7 +38,7 @@ pub struct RequestBody {
     /// Bytes that may still come.
     left: u64,
     limit: u64,
-    progress: Rc<Progress>,
+    progress: Progress,
 }
 
 enum Source {
@@ -47,12 +47,9 @@ enum Source {
     Incoming(Incoming),
 }
 
-/// How far a request's body has come, for who decides about retries and reuse.
-#[derive(Debug, Default)]
-pub struct Progress {
-    state: Cell<Stage>,
-    too_large: Cell<bool>,
-}
+/// How far a request's body has come, for who decides about retries and reuse. Without a body: done.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Option<Rc<Cell<Stage>>>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Stage {
@@ -61,6 +58,7 @@ enum Stage {
     Moving,
     Done,
     Failed,
+    TooLarge,
 }
 
 impl RequestBody {
@@ -92,36 +90,45 @@ impl RequestBody {
     }
 
     /// How far it has come; valid after the body was handed on.
-    pub fn progress(&self) -> Rc<Progress> {
+    pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
 
     fn of(source: Source) -> Self {
-        let stage = if matches!(source, Source::None) { Stage::Done } else { Stage::Untouched };
-        let progress = Progress { state: Cell::new(stage), too_large: Cell::new(false) };
-        Self { source, left: u64::MAX, limit: u64::MAX, progress: Rc::new(progress) }
+        let progress = Progress((!matches!(source, Source::None)).then(Rc::default));
+        Self { source, left: u64::MAX, limit: u64::MAX, progress }
     }
 }
 
 impl Progress {
     /// All of it was handed to the connection.
     pub fn is_done(&self) -> bool {
-        self.state.get() == Stage::Done
+        self.stage() == Stage::Done
     }
 
     /// None of it was taken.
     pub fn is_untouched(&self) -> bool {
-        self.state.get() == Stage::Untouched
+        self.stage() == Stage::Untouched
     }
 
     /// The client's side failed while it was sent.
     pub fn has_failed(&self) -> bool {
-        self.state.get() == Stage::Failed
+        matches!(self.stage(), Stage::Failed | Stage::TooLarge)
     }
 
     /// It was larger than the caller allows.
     pub fn was_too_large(&self) -> bool {
-        self.too_large.get()
+        self.stage() == Stage::TooLarge
+    }
+
+    fn stage(&self) -> Stage {
+        self.0.as_ref().map_or(Stage::Done, |stage| stage.get())
+    }
+
+    fn set(&self, stage: Stage) {
+        if let Some(own) = &self.0 {
+            own.set(stage);
+        }
     }
 }
 
@@ -146,7 +153,7 @@ impl Body for RequestBody {
                 Poll::Ready(frame) => frame,
             },
         };
-        let stage = &this.progress.state;
+        let stage = &this.progress;
         Poll::Ready(match frame {
             None => {
                 stage.set(Stage::Done);
@@ -163,8 +170,7 @@ impl Body for RequestBody {
                     stage.set(if this.is_end_stream() { Stage::Done } else { Stage::Moving });
                     Some(Ok(frame))
                 } else {
-                    stage.set(Stage::Failed);
-                    this.progress.too_large.set(true);
+                    stage.set(Stage::TooLarge);
                     Some(Err(BodyError::TooLarge { limit: this.limit }))
                 }
             }

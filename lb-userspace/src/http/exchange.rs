@@ -31,7 +31,9 @@ pub struct TargetConnection<S: TargetStream> {
     sender: SendRequest<RequestBody>,
     connection: Connection<TokioIo<Wire<S>>, RequestBody>,
     trace: Rc<Trace>,
-    request: Option<Rc<Progress>>,
+    request: Progress,
+    /// Who the timer wakes.
+    timer_wakes: Waker,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     ended: bool,
@@ -70,7 +72,8 @@ impl<S: TargetStream> TargetConnection<S> {
             sender,
             connection,
             trace,
-            request: None,
+            request: Progress::default(),
+            timer_wakes: Waker::noop().clone(),
             idle: Duration::ZERO,
             timer: None,
             ended: false,
@@ -84,45 +87,50 @@ impl<S: TargetStream> TargetConnection<S> {
     }
 
     /// Sends a request and waits for the response's head. `idle` bounds every pause, from here to the body's end.
-    pub async fn exchange(
+    pub fn exchange(
         &mut self,
         request: Request<RequestBody>,
         idle: Duration,
-    ) -> Result<Response<Incoming>, ExchangeError> {
-        self.trace.begin();
-        self.request = Some(request.body().progress());
+    ) -> impl Future<Output = Result<Response<Incoming>, ExchangeError>> {
+        self.trace.begin(request.body().is_empty());
+        self.request = request.body().progress();
         self.idle = idle;
-        let mut response = pin!(self.sender.try_send_request(request));
-        // The answer comes out of driving the connection, here: the channel's own wake-up would be spurious.
-        let mut quiet = Context::from_waker(Waker::noop());
-        let failure = poll_fn(|cx| {
-            let ended = self.drive(cx).is_ready();
-            match response.as_mut().poll(&mut quiet) {
-                Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
-                Poll::Ready(Err(mut failure)) => {
-                    let request = failure.take_message();
-                    let error = failure.into_error();
-                    let kind = if error.is_parse() || error.is_parse_too_large() {
-                        ExchangeErrorKind::Malformed(error)
-                    } else {
-                        ExchangeErrorKind::Closed(Some(error))
-                    };
-                    Poll::Ready(Err(ExchangeError { kind, request }))
+        // Sent from here, so that the request is not moved into one more future.
+        let response = self.sender.try_send_request(request);
+        async move {
+            let mut response = pin!(response);
+            // The answer comes out of driving the connection, here: the channel's own wake-up would be spurious.
+            let mut quiet = Context::from_waker(Waker::noop());
+            let result = poll_fn(|cx| {
+                let ended = self.drive(cx).is_ready();
+                match response.as_mut().poll(&mut quiet) {
+                    Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+                    Poll::Ready(Err(mut failure)) => {
+                        let request = failure.take_message();
+                        let error = failure.into_error();
+                        let kind = if error.is_parse() || error.is_parse_too_large() {
+                            ExchangeErrorKind::Malformed(error)
+                        } else {
+                            ExchangeErrorKind::Closed(Some(error))
+                        };
+                        Poll::Ready(Err(ExchangeError { kind, request }))
+                    }
+                    Poll::Pending if ended => Poll::Ready(Err(ExchangeError {
+                        kind: ExchangeErrorKind::Closed(None),
+                        request: None,
+                    })),
+                    Poll::Pending if self.poll_idle(cx).is_ready() => {
+                        Poll::Ready(Err(ExchangeError { kind: ExchangeErrorKind::Idle, request: None }))
+                    }
+                    Poll::Pending => Poll::Pending,
                 }
-                Poll::Pending if ended => {
-                    Poll::Ready(Err(ExchangeError { kind: ExchangeErrorKind::Closed(None), request: None }))
-                }
-                Poll::Pending if self.poll_idle(cx).is_ready() => {
-                    Poll::Ready(Err(ExchangeError { kind: ExchangeErrorKind::Idle, request: None }))
-                }
-                Poll::Pending => Poll::Pending,
+            })
+            .await;
+            if result.is_err() {
+                self.spoiled = true;
             }
-        });
-        let result = failure.await;
-        if result.is_err() {
-            self.spoiled = true;
+            result
         }
-        result
     }
 
     /// Moves bytes. Ready: the connection is over.
@@ -137,10 +145,14 @@ impl<S: TargetStream> TargetConnection<S> {
     /// only when it fires, so that a request does not touch the runtime's timer wheel.
     pub(super) fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let idle = self.idle;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
         let due = self.trace.moved() + idle;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
         if timer.deadline().into_std() > due + TIMER_SLACK {
             timer.as_mut().reset(due.into());
+            self.timer_wakes = Waker::noop().clone();
+        }
+        if self.timer_wakes.will_wake(cx.waker()) && !timer.is_elapsed() {
+            return Poll::Pending;
         }
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= due {
@@ -148,6 +160,7 @@ impl<S: TargetStream> TargetConnection<S> {
             }
             timer.as_mut().reset(due.into());
         }
+        self.timer_wakes.clone_from(cx.waker());
         Poll::Pending
     }
 
@@ -156,22 +169,27 @@ impl<S: TargetStream> TargetConnection<S> {
         self.spoiled = true;
     }
 
-    /// Whether another request may go over it: the last exchange is whole in both directions, nothing is left over
-    /// and the other end has not closed.
+    /// Whether another request may go over it, as far as is known without a look at the stream: the last exchange is
+    /// whole in both directions. hyper looks at the stream before it writes the next request, gives that back if the
+    /// other end has closed, and ends the connection if bytes are left over.
     pub(super) fn is_reusable(&mut self) -> bool {
         // A response before the end of its request leaves the rest of that request in front of the next one.
-        if self.spoiled || self.request.as_ref().is_some_and(|request| !request.is_done()) {
+        if self.spoiled || self.ended || !self.request.is_done() {
             return false;
         }
-        // Bytes beyond the response make hyper end the connection here.
-        let over = self.drive(&mut Context::from_waker(Waker::noop())).is_ready();
+        self.sender.is_ready() || self.looks_reusable()
+    }
+
+    /// As [`Self::is_reusable`], and nothing has come and nobody has closed, as far as the runtime knows.
+    pub(super) fn looks_reusable(&mut self) -> bool {
+        let over = self.spoiled || self.drive(&mut Context::from_waker(Waker::noop())).is_ready();
         !over && self.sender.is_ready()
     }
 
-    /// As [`Self::is_reusable`], asking the kernel as well.
+    /// As [`Self::looks_reusable`], asking the kernel as well.
     pub(super) fn is_surely_reusable(&mut self) -> bool {
         self.trace.doubt();
-        self.is_reusable()
+        self.looks_reusable()
     }
 
     /// After 101: the stream, and what was read of it beyond the response.

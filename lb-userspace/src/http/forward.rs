@@ -8,7 +8,7 @@
 use std::{rc::Rc, time::Duration};
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, UPGRADE},
 };
 use tokio::time::timeout;
@@ -161,7 +161,6 @@ impl<C: Connect> Forwarder<C> {
                 },
             };
             let progress = request.body().progress();
-            let copy = bodyless.then(|| Copy::of(&request));
             let error = match connection.exchange(request, policy.idle_timeout).await {
                 Ok(response) => return receive(response, connection, shelf, key, upgrade).await,
                 Err(error) => error,
@@ -176,19 +175,23 @@ impl<C: Connect> Forwarder<C> {
                 ExchangeErrorKind::Closed(_) if progress.has_failed() => ForwardError::RequestBody,
                 ExchangeErrorKind::Closed(error) => ForwardError::Closed(error),
             };
-            let closed = matches!(failure, ForwardError::Closed(_)) && !trace.has_answered();
+            let closed = error.request.is_some()
+                || (matches!(failure, ForwardError::Closed(_)) && !trace.has_answered());
             if !closed || (reached && retries == 0) {
                 return Err(failure);
             }
             if reached {
                 retries -= 1;
             }
-            match (error.request, copy) {
-                (Some(whole), _) => request = whole,
-                (None, Some(copy)) => request = copy.into_request(),
+            request = match error.request {
+                Some(whole) => whole,
                 // The body went with the connection.
-                (None, None) => return Err(failure),
-            }
+                None if !bodyless => return Err(failure),
+                None => match again(&trace.recorded()) {
+                    Some(request) => request,
+                    None => return Err(failure),
+                },
+            };
         }
         Err(failure)
     }
@@ -204,29 +207,18 @@ impl<C: Connect> Forwarder<C> {
     }
 }
 
-/// A request without its body, to be sent again.
-struct Copy {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-}
-
-impl Copy {
-    fn of(request: &Request<RequestBody>) -> Self {
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-        }
+/// A request without a body, from the bytes that hyper made of it.
+fn again(bytes: &[u8]) -> Option<Request<RequestBody>> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+    let mut parsed = httparse::Request::new(&mut headers);
+    if !parsed.parse(bytes).ok()?.is_complete() {
+        return None;
     }
-
-    fn into_request(self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::empty());
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
+    let mut request = Request::builder().method(parsed.method?).uri(parsed.path?);
+    for header in parsed.headers.iter() {
+        request = request.header(header.name, header.value);
     }
+    request.body(RequestBody::empty()).ok()
 }
 
 async fn receive<C: Connect>(
@@ -267,3 +259,20 @@ const CONNECT: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(60);
 /// Attempts of one request, of whatever kind: with three targets refusing, a fourth would hardly help.
 const MOST_ATTEMPTS: usize = 3;
+/// The guard's limit and what a load balancer adds.
+const HEADERS: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_made_again_from_its_bytes() {
+        let request = again(b"GET /a?b HTTP/1.1\r\nhost: x\r\nx-a: 1\r\nx-a: 2\r\n\r\n").unwrap();
+        assert_eq!((request.method(), request.uri().to_string().as_str()), (&Method::GET, "/a?b"));
+        let values: Vec<_> = request.headers().get_all("x-a").iter().collect();
+        assert_eq!(values, ["1", "2"]);
+        assert!(again(b"GET / HTTP/1.1\r\nhost").is_none());
+        assert!(again(b"").is_none());
+    }
+}

@@ -3,64 +3,61 @@
 //! RFC 9110 7.6.1: hop-by-hop headers, and those that Connection names, belong to one connection and end there.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
-    request,
-    uri::{Authority, PathAndQuery},
+    uri::PathAndQuery,
 };
 
 use super::refusal::Refusal;
 
-/// Checks what hyper's parser leaves open, and gives the request's authority: the target's if it is absolute
-/// (RFC 9112 3.2.2: a server ignores Host then), else Host's. HTTP/1.0 may have none.
-///
-/// Makes the target origin-form and writes the authority to Host, so that all later steps see one form.
-pub fn admit(parts: &mut request::Parts) -> Result<Option<HeaderValue>, Refusal> {
-    if matches!(parts.method, Method::CONNECT | Method::TRACE) {
+/// Checks what hyper's parser leaves open. A target that names its authority (RFC 9112 3.2.2: a server ignores Host then)
+/// is made origin-form and its authority written to Host, so that all later steps see one form. HTTP/1.0 may have none.
+pub fn admit<B>(request: &mut Request<B>) -> Result<(), Refusal> {
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Refusal::Method);
     }
-    if let Some(expected) = parts.headers.get(EXPECT)
-        && !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")
-    {
-        return Err(Refusal::Expectation);
+    // One pass: looking names up one by one would hash each.
+    let mut host = None;
+    for (name, value) in request.headers() {
+        match *name {
+            EXPECT if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+                return Err(Refusal::Expectation);
+            }
+            HOST if host.is_some() || !is_authority(value.as_bytes()) => return Err(Refusal::Host),
+            HOST => host = Some(value),
+            _ => {}
+        }
     }
-    let mut hosts = parts.headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(Refusal::Host);
-    }
-    if let Some(host) = host
-        && !is_authority(host.as_bytes())
-    {
-        return Err(Refusal::Host);
-    }
-    if let Some(authority) = parts.uri.authority() {
+    let uri = request.uri();
+    if let Some(authority) = uri.authority() {
+        let version = request.version();
         // User information in a target is a way to disagree about the host.
-        if authority.as_str().contains('@') {
+        if !is_authority(authority.as_str().as_bytes()) {
             return Err(Refusal::Host);
         }
         let value = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::Host)?;
-        if parts.version != Version::HTTP_2 && !matches!(parts.uri.scheme_str(), Some("http" | "https")) {
+        if version != Version::HTTP_2 && !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(Refusal::RequestLine);
         }
         // HTTP/2 may repeat :authority in Host, and then they must agree (RFC 9113 8.3.1).
-        if parts.version == Version::HTTP_2 && host.is_some_and(|host| host != value) {
+        if version == Version::HTTP_2 && host.is_some_and(|host| *host != value) {
             return Err(Refusal::Host);
         }
-        parts.headers.insert(HOST, value.clone());
-        parts.uri = origin_form(&parts.uri);
-        return Ok(Some(value));
+        let origin = origin_form(uri);
+        request.headers_mut().insert(HOST, value);
+        *request.uri_mut() = origin;
+        return Ok(());
     }
-    let path = parts.uri.path();
-    let lawful = path.starts_with('/') || (path == "*" && parts.method == Method::OPTIONS);
+    let path = uri.path();
+    let lawful = path.starts_with('/') || (path == "*" && request.method() == Method::OPTIONS);
     if !lawful {
         return Err(Refusal::RequestLine);
     }
-    match host {
-        // RFC 9112 3.2: a request of HTTP/1.1 without Host is answered 400.
-        None if parts.version != Version::HTTP_10 => Err(Refusal::Host),
-        host => Ok(host.cloned()),
+    // RFC 9112 3.2: a request of HTTP/1.1 without Host is answered 400.
+    if host.is_none() && request.version() != Version::HTTP_10 {
+        return Err(Refusal::Host);
     }
+    Ok(())
 }
 
 fn origin_form(uri: &Uri) -> Uri {
@@ -68,9 +65,31 @@ fn origin_form(uri: &Uri) -> Uri {
     Uri::from(path)
 }
 
-/// Host's grammar: no user information, no path, no white space; empty is lawful (RFC 9110 7.2).
+/// Host's grammar (RFC 3986 3.2.2 with a port): no user information, no path, no white space; empty is lawful
+/// (RFC 9110 7.2).
 fn is_authority(host: &[u8]) -> bool {
-    host.is_empty() || (!host.contains(&b'@') && Authority::try_from(host).is_ok())
+    let (name, port) = if host.first() == Some(&b'[') {
+        let Some((name, rest)) =
+            host.iter().position(|byte| *byte == b']').and_then(|end| host.split_at_checked(end + 1))
+        else {
+            return false;
+        };
+        (name.get(1..name.len() - 1).unwrap_or_default(), rest)
+    } else {
+        host.split_at(host.iter().position(|byte| *byte == b':').unwrap_or(host.len()))
+    };
+    let is_literal = port.len() + name.len() != host.len();
+    let lawful = |byte: &u8| {
+        byte.is_ascii_alphanumeric()
+            || (is_literal && *byte == b':')
+            || (!is_literal && b"-._~!$&'()*+,;=%".contains(byte))
+    };
+    name.iter().all(lawful)
+        && match port {
+            [] => true,
+            [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+            _ => false,
+        }
 }
 
 /// The host without its port, if it has one.
@@ -81,14 +100,79 @@ pub fn without_port(host: &str) -> &str {
     }
 }
 
+/// Which of the headers that a proxy must act on are there; found in one pass.
+#[derive(Debug, Default)]
+struct Found {
+    connection: bool,
+    upgrade: bool,
+    te: bool,
+    transfer_encoding: bool,
+    expect: bool,
+    /// Keep-Alive and Proxy-Connection.
+    old: bool,
+    lengths: usize,
+}
+
+impl Found {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.iter().map(|(name, _)| name) {
+            match *name {
+                CONNECTION => found.connection = true,
+                UPGRADE => found.upgrade = true,
+                TE => found.te = true,
+                TRANSFER_ENCODING => found.transfer_encoding = true,
+                EXPECT => found.expect = true,
+                CONTENT_LENGTH => found.lengths += 1,
+                _ => found.old |= matches!(name.as_str(), "keep-alive" | "proxy-connection"),
+            }
+        }
+        found
+    }
+
+    /// Takes away Connection and what it names, and its older relatives. True when it names `upgrade`.
+    fn strip_connection(&self, headers: &mut HeaderMap) -> bool {
+        let mut asked = false;
+        if self.connection {
+            let mut named: Vec<HeaderName> = Vec::new();
+            for value in headers.get_all(CONNECTION) {
+                for word in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    if word.eq_ignore_ascii_case(b"upgrade") {
+                        asked = true;
+                    } else if let Ok(name) = HeaderName::from_bytes(word)
+                        && !END_TO_END.contains(&name)
+                    {
+                        named.push(name);
+                    }
+                }
+            }
+            headers.remove(CONNECTION);
+            for name in named {
+                headers.remove(name);
+            }
+        }
+        if self.old {
+            headers.remove(KEEP_ALIVE);
+            headers.remove(PROXY_CONNECTION);
+        }
+        asked
+    }
+}
+
 /// Takes what must not pass from a request. Gives the protocol it asks to upgrade to, if it may: WebSocket alone, for
 /// a cleartext upgrade to HTTP/2 would carry requests past every rule.
 pub fn strip_request(headers: &mut HeaderMap, version: Version) -> Option<HeaderValue> {
-    let upgrade = headers.remove(UPGRADE);
-    let asked = strip_connection(headers);
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(EXPECT);
-    if let Some(te) = headers.remove(TE)
+    let found = Found::of(headers);
+    let upgrade = if found.upgrade { headers.remove(UPGRADE) } else { None };
+    let asked = found.strip_connection(headers);
+    if found.transfer_encoding {
+        headers.remove(TRANSFER_ENCODING);
+    }
+    if found.expect {
+        headers.remove(EXPECT);
+    }
+    if found.te
+        && let Some(te) = headers.remove(TE)
         && te.as_bytes().split(|byte| *byte == b',').any(|word| word.trim_ascii() == b"trailers")
     {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -101,44 +185,20 @@ pub fn strip_request(headers: &mut HeaderMap, version: Version) -> Option<Header
 /// Takes what must not pass from a response. True when its length was said in two ways, after which the connection
 /// it came on is not to be trusted with another request.
 pub fn strip_response(headers: &mut HeaderMap) -> bool {
-    headers.remove(UPGRADE);
-    strip_connection(headers);
-    let coded = headers.remove(TRANSFER_ENCODING).is_some();
-    let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
-    if coded && lengths > 0 {
+    let found = Found::of(headers);
+    if found.upgrade {
+        headers.remove(UPGRADE);
+    }
+    found.strip_connection(headers);
+    if found.transfer_encoding {
+        headers.remove(TRANSFER_ENCODING);
         headers.remove(CONTENT_LENGTH);
-    } else if lengths > 1
+    } else if found.lengths > 1
         && let Some(first) = headers.remove(CONTENT_LENGTH)
     {
         headers.insert(CONTENT_LENGTH, first);
     }
-    (coded && lengths > 0) || lengths > 1
-}
-
-/// Connection and what it names. True when it names `upgrade`.
-fn strip_connection(headers: &mut HeaderMap) -> bool {
-    let mut asked = false;
-    if headers.contains_key(CONNECTION) {
-        let mut named: Vec<HeaderName> = Vec::new();
-        for value in headers.get_all(CONNECTION) {
-            for word in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                if word.eq_ignore_ascii_case(b"upgrade") {
-                    asked = true;
-                } else if let Ok(name) = HeaderName::from_bytes(word)
-                    && !END_TO_END.contains(&name)
-                {
-                    named.push(name);
-                }
-            }
-        }
-        headers.remove(CONNECTION);
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
-    asked
+    found.lengths > 1 || (found.transfer_encoding && found.lengths > 0)
 }
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -149,16 +209,14 @@ const END_TO_END: [HeaderName; 4] = [HOST, CONTENT_LENGTH, TRAILER, TE];
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
 
-    fn request(uri: &str, headers: &[(&str, &str)]) -> request::Parts {
+    fn request(uri: &str, headers: &[(&str, &str)]) -> Request<()> {
         let mut builder = Request::builder().uri(uri);
         for (name, value) in headers {
             builder = builder.header(*name, *value);
         }
-        builder.body(()).unwrap().into_parts().0
+        builder.body(()).unwrap()
     }
 
     fn names(headers: &HeaderMap) -> Vec<&str> {
@@ -184,22 +242,25 @@ mod tests {
                 ("accept", "*/*"),
             ],
         );
-        assert_eq!(strip_request(&mut parts.headers, Version::HTTP_11), None);
-        assert_eq!(names(&parts.headers), ["accept", "content-length", "host", "te"]);
-        assert_eq!(parts.headers[TE], "trailers");
+        assert_eq!(strip_request(parts.headers_mut(), Version::HTTP_11), None);
+        assert_eq!(names(parts.headers()), ["accept", "content-length", "host", "te"]);
+        assert_eq!(parts.headers()[TE], "trailers");
     }
 
     #[test]
     fn only_a_websocket_upgrade_of_http_1_1_is_passed_on() {
         let asks = |protocol: &str, version| {
             let headers = [("connection", "Upgrade"), ("upgrade", protocol)];
-            strip_request(&mut request("/", &headers).headers, version).is_some()
+            strip_request(request("/", &headers).headers_mut(), version).is_some()
         };
         assert!(asks("WebSocket", Version::HTTP_11));
         assert!(!asks("h2c", Version::HTTP_11));
         assert!(!asks("websocket", Version::HTTP_10));
-        let mut unnamed = request("/", &[("upgrade", "websocket")]).headers;
-        assert!(strip_request(&mut unnamed, Version::HTTP_11).is_none(), "Connection does not name it");
+        let mut unnamed = request("/", &[("upgrade", "websocket")]);
+        assert!(
+            strip_request(unnamed.headers_mut(), Version::HTTP_11).is_none(),
+            "Connection does not name it"
+        );
     }
 
     #[test]
@@ -230,9 +291,23 @@ mod tests {
     #[test]
     fn an_absolute_target_wins_over_host() {
         let mut parts = request("http://Example.com:80/a?b", &[("host", "other")]);
-        assert_eq!(admit(&mut parts).unwrap().unwrap(), "Example.com:80");
-        assert_eq!(parts.uri, "/a?b");
-        assert_eq!(parts.headers[HOST], "Example.com:80");
+        admit(&mut parts).unwrap();
+        assert_eq!(*parts.uri(), "/a?b");
+        assert_eq!(parts.headers()[HOST], "Example.com:80");
+    }
+
+    #[test]
+    fn hosts_have_a_grammar() {
+        for lawful in
+            ["", "a", "a.example:8080", "127.0.0.1:80", "[::1]", "[2001:db8::1]:443", "a_b-c.example", "a:"]
+        {
+            assert!(is_authority(lawful.as_bytes()), "{lawful}");
+        }
+        for unlawful in
+            ["a b", "a/b", "a@b", "a:b", "a:1:2", "[::1", "[::1]a", "a[", "a:123456", "\u{e9}", "a?b", "a#b"]
+        {
+            assert!(!is_authority(unlawful.as_bytes()), "{unlawful}");
+        }
     }
 
     #[test]

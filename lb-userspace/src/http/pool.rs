@@ -5,17 +5,18 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     hash::Hash,
     rc::Rc,
     time::{Duration, Instant},
 };
 
+use fnv::FnvHashMap;
+
 use super::{connect::TargetStream, exchange::TargetConnection};
 
-/// Shelves by target.
+/// Shelves by target. Keys come from control, so a hash that can be attacked is good enough.
 pub struct Pool<K, S: TargetStream> {
-    shelves: RefCell<HashMap<K, Rc<Shelf<S>>>>,
+    shelves: RefCell<FnvHashMap<K, Rc<Shelf<S>>>>,
     count: Rc<Cell<usize>>,
 }
 
@@ -90,7 +91,8 @@ impl<K: Clone + Eq + Hash, S: TargetStream> Default for Pool<K, S> {
 }
 
 impl<S: TargetStream> Shelf<S> {
-    /// An idle connection that can be used; `surely` asks the kernel too.
+    /// An idle connection. The target may have closed it meanwhile, which the exchange finds out before it sends anything;
+    /// `surely` asks the kernel first.
     pub fn take(&self, surely: bool) -> Option<Box<TargetConnection<S>>> {
         loop {
             let mut connection = self.idle.borrow_mut().pop()?;
@@ -115,7 +117,7 @@ impl<S: TargetStream> Shelf<S> {
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
         idle.retain_mut(|connection| {
-            now.saturating_duration_since(connection.trace().moved()) < IDLE && connection.is_reusable()
+            now.saturating_duration_since(connection.trace().moved()) < IDLE && connection.looks_reusable()
         });
         self.count.set(self.count.get().saturating_sub(before - idle.len()));
     }

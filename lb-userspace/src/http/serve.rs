@@ -171,6 +171,8 @@ where
 {
     let mut timer = pin!(tokio::time::sleep(settings.idle_timeout.min(settings.keep_alive)));
     let mut closing = false;
+    // The timer knows this task from its first poll on, so that afterwards a look at it is enough.
+    let mut armed = false;
     poll_fn(|cx| {
         connection.driven_by(cx.waker());
         loop {
@@ -182,9 +184,11 @@ where
                 close(http);
                 continue;
             }
-            if timer.as_mut().poll(cx).is_pending() {
+            if (armed && !timer.is_elapsed()) || timer.as_mut().poll(cx).is_pending() {
+                armed = true;
                 return Poll::Pending;
             }
+            armed = false;
             match connection.look(Instant::now(), settings.idle_timeout, settings.keep_alive) {
                 Look::Again(when) => timer.as_mut().reset(when.into()),
                 Look::Old => connection.close(),
@@ -198,13 +202,12 @@ where
 /// One request to one answer.
 async fn answer<H: Handler>(
     handler: Rc<H>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     connection: Rc<ClientConnection>,
 ) -> Result<Response<H::Body>, Infallible> {
     let refusal = connection.begin();
-    let (mut parts, body) = request.into_parts();
-    let old = parts.version != Version::HTTP_2;
-    let refusal = refusal.or_else(|| headers::admit(&mut parts).err());
+    let old = request.version() != Version::HTTP_2;
+    let refusal = refusal.or_else(|| headers::admit(&mut request).err());
     let mut response = match refusal {
         Some(refusal) => {
             tracing::debug!(peer = %connection.peer, %refusal, "request refused");
@@ -214,7 +217,7 @@ async fn answer<H: Handler>(
             }
             handler.refuse(refusal, &connection)
         }
-        None => handler.handle(Request::from_parts(parts, body), connection.clone()).await,
+        None => handler.handle(request, connection.clone()).await,
     };
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if old && connection.is_closing() && !upgraded {

@@ -4,7 +4,7 @@
 //! itself knows.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     pin::Pin,
     rc::Rc,
@@ -24,11 +24,15 @@ pub struct Trace {
     undelivered: Cell<bool>,
     moved: Cell<Instant>,
     doubted: Cell<bool>,
+    recording: Cell<bool>,
+    record: RefCell<Vec<u8>>,
 }
 
 impl Trace {
-    /// A request begins.
-    pub fn begin(&self) {
+    /// A request begins. `record`: keep its first bytes, for [`Self::recorded`].
+    pub fn begin(&self, record: bool) {
+        self.recording.set(record);
+        self.record.borrow_mut().clear();
         self.sent.set(false);
         self.received.set(false);
         self.moved.set(Instant::now());
@@ -37,6 +41,12 @@ impl Trace {
     /// Whether a byte of the request can have reached the target.
     pub fn may_have_reached(&self) -> bool {
         self.sent.get() && !self.undelivered.get()
+    }
+
+    /// What the first write of the request tried to send: all of it, if it has no body. A request is repeated from these
+    /// bytes, since keeping a copy of every head for the rare repetition would cost more than this copy.
+    pub fn recorded(&self) -> Vec<u8> {
+        self.record.take()
     }
 
     /// Whether a byte of the response has arrived.
@@ -70,6 +80,8 @@ impl<S> Wire<S> {
             undelivered: Cell::new(false),
             moved: Cell::new(Instant::now()),
             doubted: Cell::new(false),
+            recording: Cell::new(false),
+            record: RefCell::default(),
         });
         (Self { stream, trace: trace.clone() }, trace)
     }
@@ -79,10 +91,18 @@ impl<S> Wire<S> {
         self.stream
     }
 
+    fn writes<'a>(&self, bytes: impl Iterator<Item = &'a [u8]>) {
+        if self.trace.recording.get() && !self.trace.sent.get() {
+            let mut record = self.trace.record.borrow_mut();
+            record.clear();
+            bytes.for_each(|bytes| record.extend_from_slice(bytes));
+        }
+    }
+
     fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &result {
-            Poll::Ready(Ok(count)) if *count > 0 => {
-                self.trace.sent.set(true);
+            // The first write is as old as the request's beginning, which has read the clock.
+            Poll::Ready(Ok(count)) if *count > 0 && self.trace.sent.replace(true) => {
                 self.trace.moved.set(Instant::now());
             }
             Poll::Ready(Err(error)) if NotDelivered::is_in(error) => self.trace.undelivered.set(true),
@@ -115,6 +135,7 @@ impl<S: TargetStream> AsyncRead for Wire<S> {
 impl<S: TargetStream> AsyncWrite for Wire<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.writes(std::iter::once(buf));
         let result = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.wrote(result)
     }
@@ -125,6 +146,7 @@ impl<S: TargetStream> AsyncWrite for Wire<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.writes(bufs.iter().map(|buf| &**buf));
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.wrote(result)
     }
