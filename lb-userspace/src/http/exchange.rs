@@ -29,7 +29,8 @@ use super::{
 /// A connection to a target: one exchange at a time.
 pub struct TargetConnection<S: TargetStream> {
     sender: SendRequest<RequestBody>,
-    connection: Connection<TokioIo<Wire<S>>, RequestBody>,
+    /// None once it is over and was asked for what it had not taken.
+    connection: Option<Connection<TokioIo<Wire<S>>, RequestBody>>,
     trace: Rc<Trace>,
     request: Progress,
     /// Who the timer wakes.
@@ -70,7 +71,7 @@ impl<S: TargetStream> TargetConnection<S> {
             .await?;
         Ok(Box::new(Self {
             sender,
-            connection,
+            connection: Some(connection),
             trace,
             request: Progress::default(),
             timer_wakes: Waker::noop().clone(),
@@ -103,7 +104,13 @@ impl<S: TargetStream> TargetConnection<S> {
             let mut quiet = Context::from_waker(Waker::noop());
             let result = poll_fn(|cx| {
                 let ended = self.drive(cx).is_ready();
-                match response.as_mut().poll(&mut quiet) {
+                let mut answer = response.as_mut().poll(&mut quiet);
+                if ended && answer.is_pending() {
+                    // It ended before it took the request, and gives that back when it is dropped.
+                    self.connection = None;
+                    answer = response.as_mut().poll(&mut quiet);
+                }
+                match answer {
                     Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
                     Poll::Ready(Err(mut failure)) => {
                         let request = failure.take_message();
@@ -135,8 +142,9 @@ impl<S: TargetStream> TargetConnection<S> {
 
     /// Moves bytes. Ready: the connection is over.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.ended && self.connection.poll_without_shutdown(cx).is_ready() {
-            self.ended = true;
+        if !self.ended {
+            let polled = self.connection.as_mut().map(|connection| connection.poll_without_shutdown(cx));
+            self.ended = polled.is_none_or(|polled| polled.is_ready());
         }
         if self.ended { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -193,10 +201,10 @@ impl<S: TargetStream> TargetConnection<S> {
     }
 
     /// After 101: the stream, and what was read of it beyond the response.
-    pub(super) async fn into_stream(mut self) -> (S, Bytes) {
+    pub(super) async fn into_stream(mut self) -> Option<(S, Bytes)> {
         poll_fn(|cx| self.drive(cx)).await;
-        let parts = self.connection.into_parts();
-        (parts.io.into_inner().into_inner(), parts.read_buf)
+        let parts = self.connection?.into_parts();
+        Some((parts.io.into_inner().into_inner(), parts.read_buf))
     }
 }
 

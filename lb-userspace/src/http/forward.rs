@@ -240,7 +240,7 @@ async fn receive<C: Connect>(
         let protocol = upgrade.ok_or(ForwardError::Malformed(None))?;
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, protocol);
-        let (stream, read) = connection.into_stream().await;
+        let (stream, read) = connection.into_stream().await.ok_or(ForwardError::Closed(None))?;
         let response = Response::from_parts(parts, ResponseBody::empty());
         return Ok(Forwarded { response, key, upgraded: Some(Upgraded::new(stream, read)) });
     }

@@ -197,6 +197,31 @@ fn a_connection_that_the_target_closed_while_idle_is_not_used_for_a_post() {
 }
 
 #[test]
+fn idle_connections_that_were_all_closed_fail_nothing() {
+    let (stage, target) = one(|connection| {
+        while connection.request().is_some() {
+            connection.send(OK);
+        }
+    });
+    let mut clients: Vec<_> = (0..8).map(|_| Client::connect(stage.address())).collect();
+    for round in 0..5 {
+        // All at once, so that as many connections are open to the target.
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        for client in &mut clients {
+            assert_eq!(client.answer().unwrap().status, 200, "round {round}");
+        }
+        target.close_connections();
+        for client in &mut clients {
+            let request = if round % 2 == 0 { POST } else { "GET / HTTP/1.1\r\nHost: a\r\n\r\n" };
+            client.send(request);
+            assert_eq!(client.answer().unwrap().status, 200, "round {round}");
+        }
+    }
+}
+
+#[test]
 fn malformed_responses_are_a_502() {
     for bytes in [
         b"SSH-2.0-OpenSSH\r\n\r\n".as_slice(),

@@ -108,6 +108,13 @@ impl Target {
         }
     }
 
+    /// Ends all connections, and goes on listening.
+    pub(super) fn close_connections(&self) {
+        for (_, stream) in self.open.lock().unwrap().drain() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
     /// Requests received so far.
     pub(super) fn requests(&self) -> usize {
         self.seen.lock().unwrap().len()
