@@ -4,3 +4,5 @@
 mod world;
 /// Tasks started, watched, stopped and found again.
 mod driver;
+/// A service of the whole appliance, changed under load.
+mod service;

@@ -184,8 +184,13 @@ impl Drop for World {
 }
 
 /// Waits until it is so.
-pub(super) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+pub(super) fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    eventually_within(Duration::from_secs(10), what, is_so);
+}
+
+/// Waits until it is so, for this long at most.
+pub(super) fn eventually_within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(5));

@@ -313,17 +313,18 @@ impl Keeper {
         }
     }
 
-    /// Leaves nothing behind, and reports the end unless the task is forgotten.
+    /// Reports the end unless the task is forgotten, and leaves nothing behind. The report comes first: until control
+    /// knows, requests are sent to a port on which nobody listens.
     async fn end(self, order: Order, reason: Option<String>) {
+        shared_ports(&self.shared).release(&self.record.namespace, &self.record.bindings);
+        if order < Order::Forget {
+            self.report(TaskStatus::Stopped, reason).await;
+        }
         let id = self.record.id().to_owned();
         let shared = Arc::clone(&self.shared);
         let removed = tokio::task::spawn_blocking(move || shared.cgroups.remove(&id)).await;
         if removed.is_err() {
             tracing::error!(task = %self.record.task, "removing a task's cgroup ended without an answer");
-        }
-        shared_ports(&self.shared).release(&self.record.namespace, &self.record.bindings);
-        if order < Order::Forget {
-            self.report(TaskStatus::Stopped, reason).await;
         }
         let directory = &self.shared.config.directory;
         self.record.remove(directory);

@@ -131,7 +131,6 @@ impl Round<'_> {
                 if !(self.is_drained(task) && acknowledged) {
                     return false;
                 }
-                self.forget(task);
                 self.step(task, TaskStatus::Stopping)
             }
             _ => false,

@@ -94,7 +94,7 @@ impl Round<'_> {
     /// enough. Drained targets are removed by the operations on targets.
     fn expire(&mut self) {
         let mut instances = self.due_rows::<DiscoveryInstance>(|instance| instance.draining_until);
-        // A task that is being withdrawn takes its instances along itself, once that is acknowledged.
+        // A task that is being withdrawn takes its instances along when it has stopped.
         let withdrawn = self.withdrawn_instances();
         instances.retain(|key| !withdrawn.contains(key));
         instances.iter().for_each(|key| _ = self.draft.remove::<DiscoveryInstance>(key));

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Round;
+use super::{ACKNOWLEDGE_LIMIT_MS, Round, definition};
 use crate::model::{
     Resource,
     discovery::{DiscoveryInstance, DiscoveryService},
@@ -67,17 +67,24 @@ impl Round<'_> {
     }
 
     /// Withdraws a task everywhere: it gets nothing new and finishes what it has. Answers whether it was registered.
+    ///
+    /// Its targets drain until it has stopped, and not only for the deregistration delay, which is what is waited for
+    /// before SIGTERM: when the task then closes its idle connections, clients must hear of it. What the targets are
+    /// given here is the longest that this can take.
     pub(super) fn withdraw(&mut self, task: &Task) -> bool {
         let now = self.now();
         let mut withdrawn = false;
+        let stop_ms = definition(self.draft.state(), &task.task_definition_arn)
+            .and_then(|definition| {
+                definition.containers.iter().map(|container| container.stop_timeout_s).max()
+            })
+            .map_or(0, |seconds| u64::from(seconds) * 1_000);
+        let after_delay_ms = ACKNOWLEDGE_LIMIT_MS + stop_ms + STOP_MARGIN_MS;
         for (group, key) in self.registered_targets(task) {
-            let delay_ms = self
-                .draft
-                .one::<TargetGroup>(group.as_str())
-                .map_or(0, |group| group.deregistration_delay_ms());
+            let drains_ms = self.delay_ms(&group).saturating_add(after_delay_ms);
             self.draft.edit::<Target>(&key, |target| {
                 if target.draining.is_none() {
-                    target.draining = Some(Draining { since: now, until: now.saturating_add(delay_ms) });
+                    target.draining = Some(Draining { since: now, until: now.saturating_add(drains_ms) });
                     target.health = TargetHealth {
                         state: TargetHealthState::Draining,
                         reason: Some("Target.DeregistrationInProgress".to_owned()),
@@ -109,20 +116,35 @@ impl Round<'_> {
 
     /// Whether everything that a withdrawn task was registered as has drained: the node said so, or the time is over.
     pub(super) fn is_drained(&mut self, task: &Task) -> bool {
-        let mut until: Vec<TimestampMs> = Vec::new();
-        for (_, key) in self.registered_targets(task) {
-            until.extend(self.draft.one::<Target>(&key).and_then(|row| row.draining).map(|row| row.until));
+        let mut over: Vec<TimestampMs> = Vec::new();
+        for (group, key) in self.registered_targets(task) {
+            let since = self.draft.one::<Target>(&key).and_then(|row| row.draining).map(|row| row.since);
+            over.extend(since.map(|since| since.saturating_add(self.delay_ms(&group))));
         }
         for (_, key) in self.registered_instances(task) {
-            until.extend(self.draft.one::<DiscoveryInstance>(&key).and_then(|row| row.draining_until));
+            over.extend(self.draft.one::<DiscoveryInstance>(&key).and_then(|row| row.draining_until));
         }
-        until.into_iter().max().is_none_or(|until| self.is_due(until))
+        over.into_iter().max().is_none_or(|over| self.is_due(over))
     }
 
-    /// Forgets everything that a task was registered as, at once.
+    fn delay_ms(&self, group: &Arn) -> u64 {
+        self.draft.one::<TargetGroup>(group.as_str()).map_or(0, |group| group.deregistration_delay_ms())
+    }
+
+    /// Forgets everything that a task was registered as: at once, but for targets that have drained. Those stay for a
+    /// moment in which the kernel of a stopped task's machine answers what was on its way to it.
     pub(super) fn forget(&mut self, task: &Task) {
+        let lingers_until = self.now().saturating_add(LINGER_MS);
         for (_, key) in self.registered_targets(task) {
-            self.draft.remove::<Target>(&key);
+            let draining = self.draft.one::<Target>(&key).and_then(|row| row.draining);
+            match draining {
+                Some(draining) if task.last_status == TaskStatus::Stopping => {
+                    let until = draining.until.min(lingers_until);
+                    self.draft
+                        .edit::<Target>(&key, |row| row.draining = Some(Draining { until, ..draining }));
+                }
+                _ => _ = self.draft.remove::<Target>(&key),
+            }
         }
         for (service_id, key) in self.registered_instances(task) {
             let discoverable =
@@ -134,11 +156,11 @@ impl Round<'_> {
         }
     }
 
-    /// The Cloud Map instances whose task still waits for its withdrawal to be acknowledged.
+    /// The Cloud Map instances whose task is being withdrawn and has not stopped.
     pub(super) fn withdrawn_instances(&self) -> BTreeSet<String> {
         self.draft
             .all::<Task>()
-            .filter(|task| task.last_status == TaskStatus::Deactivating)
+            .filter(|task| matches!(task.last_status, TaskStatus::Deactivating | TaskStatus::Stopping))
             .flat_map(|task| self.registered_instances(task).into_iter().map(|(_, key)| key))
             .collect()
     }
@@ -261,3 +283,9 @@ fn target_keys(service: &EcsService, task: &Task) -> Vec<(Arn, TargetKey)> {
 fn cluster_name(arn: &Arn) -> &str {
     arn.resource().strip_prefix("cluster/").unwrap_or_default()
 }
+
+/// From the end of the stop timeout to the host's report: killing takes the kernel moments, a busy machine seconds.
+const STOP_MARGIN_MS: u64 = 30_000;
+
+/// How long a client may still send on a connection that its target has closed: a few retransmissions.
+const LINGER_MS: u64 = 5_000;
