@@ -66,14 +66,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let metrics = Arc::new(Metrics::new());
-        metrics.counter(crate::telemetry::name::HEALTH_CHECKS, &Vec::new()).inc();
+        metrics.counter(crate::telemetry::name::REPORTS_LOST, &vec![("From", "prober".to_owned())]).inc();
         let server = tokio::spawn(expose(listener, metrics));
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        assert!(answer.contains("gatehouse_own_HealthCheckCount_total 1"), "{answer}");
+        assert!(answer.contains("gatehouse_own_ReportLostCount_total{From=\"prober\"} 1"), "{answer}");
         server.abort();
     }
 }
