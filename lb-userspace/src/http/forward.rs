@@ -150,6 +150,7 @@ impl<C: Connect> Forwarder<C> {
             let shelf = self.pool.shelf(&key);
             // What closed one connection may be closing the others at this moment: trying again takes a fresh one.
             let idle = if attempt == 0 { shelf.take(!repeatable) } else { None };
+            let was_idle = idle.is_some();
             let mut connection = match idle {
                 Some(connection) => connection,
                 None => match self.open(&key, policy.connect_timeout).await {
@@ -180,7 +181,9 @@ impl<C: Connect> Forwarder<C> {
             if !closed || (reached && retries == 0) {
                 return Err(failure);
             }
-            if reached {
+            // An idle connection may have ended before the request came. The one retry is for one made for it: the first may
+            // still meet the listener of a target that is dying.
+            if reached && !was_idle {
                 retries -= 1;
             }
             request = match error.request {
