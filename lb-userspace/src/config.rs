@@ -3,7 +3,7 @@
 //! What the data planes do is not here: that is configured through AWS's APIs and templates. Unknown keys are refused.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
@@ -94,6 +94,9 @@ pub struct NodeConfig {
     pub workers: usize,
     /// Port of each node's metrics on its namespace's loopback; none serves none.
     pub metrics_port: Option<u16>,
+    /// DNS servers that are asked, in this order, for names that no private namespace of the VPC holds; at most three.
+    /// They are reached through the VPC's uplink, if they are not in the VPC. None refuses such names.
+    pub dns_forward: Vec<SocketAddrV4>,
 }
 
 /// The network.
@@ -215,6 +218,12 @@ impl Config {
         if self.gateway.listen.is_empty() {
             return refuse("gateway.listen", "must name at least one address");
         }
+        if self.node.dns_forward.len() > DNS_SERVERS_MAX {
+            return refuse("node.dns_forward", "must name at most three servers");
+        }
+        if self.node.dns_forward.iter().any(|server| !is_dns_server(server)) {
+            return refuse("node.dns_forward", "must be addresses of other machines with a port");
+        }
         Ok(())
     }
 
@@ -297,6 +306,20 @@ impl Default for LogConfig {
     }
 }
 
+/// A node has no other machine's loopback, and asks one server at a time.
+fn is_dns_server(server: &SocketAddrV4) -> bool {
+    let address = server.ip();
+    let is_nobodys = address.is_loopback()
+        || address.is_unspecified()
+        || address.is_multicast()
+        || address.is_broadcast()
+        || address.is_link_local();
+    !is_nobodys && server.port() != 0
+}
+
+/// As many as resolv.conf may name: more would take longer than a client waits.
+const DNS_SERVERS_MAX: usize = 3;
+
 fn default_region() -> String {
     "eu-central-1".to_owned()
 }
@@ -343,6 +366,25 @@ mod tests {
         let config: Config = toml::from_str(SMALL).unwrap();
         config.check().unwrap();
         assert_eq!(config.control.listen.port(), 4566);
+    }
+
+    #[test]
+    fn dns_servers_are_a_few_addresses_of_other_machines() {
+        let check = |servers: &str| {
+            let config: Config =
+                toml::from_str(&format!("{SMALL}\n[node]\ndns_forward = [{servers}]")).unwrap();
+            config.check().map_err(|error| error.to_string())
+        };
+        check(r#""192.0.2.53:53", "198.51.100.53:5353""#).unwrap();
+        for servers in [
+            r#""127.0.0.53:53""#,
+            r#""0.0.0.0:53""#,
+            r#""192.0.2.53:0""#,
+            r#""192.0.2.1:53", "192.0.2.2:53", "192.0.2.3:53", "192.0.2.4:53""#,
+        ] {
+            let error = check(servers).unwrap_err();
+            assert!(error.starts_with("node.dns_forward: must "), "{servers}: {error}");
+        }
     }
 
     #[test]

@@ -93,5 +93,6 @@ fn slice(address: std::net::SocketAddrV4, target: std::net::SocketAddrV4) -> Res
             "sg".into(),
             SecurityGroupView { ingress: vec![permit], egress: Vec::new() },
         )]),
+        resolver: None,
     })
 }

@@ -109,6 +109,7 @@ fn network(config: &Config) -> Virtual {
         cidr: uplink.cidr,
         first_host: uplink.first_host,
         router: uplink.router,
+        dns_servers: config.node.dns_forward.clone(),
     });
     Virtual::new(config.name.clone(), uplink)
 }

@@ -36,6 +36,18 @@ pub struct Vpc {
     pub tags: Tags,
 }
 
+impl Vpc {
+    /// Where the VPC's resolver answers DNS queries, as in AWS: the range's first address plus two. `None` if
+    /// EnableDnsSupport is off.
+    pub fn resolver(&self) -> Option<Ipv4Addr> {
+        // No interface can have it: in the subnet that holds it, if one does, it is reserved.
+        self.dns_support.then(|| Ipv4Addr::from(u32::from(self.cidr.network()) + RESOLVER_HOST))
+    }
+}
+
+/// The resolver's number in its VPC's range.
+const RESOLVER_HOST: u32 = 2;
+
 /// A subnet of a VPC, in one zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {

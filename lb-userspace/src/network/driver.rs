@@ -281,10 +281,13 @@ fn make_interface(interface: &Interface) -> Result<(), StepError> {
         if interface.finish_checksums {
             offload_of(device, offload::finish_checksums(device))?;
         }
-        netlink.address(device, *address, *prefix_len)?;
+        // A single address brings no route to its subnet along.
+        netlink.address(device, *address, if interface.answers_only { 32 } else { *prefix_len })?;
         netlink.up(device)?;
-        // Any order will do, as long as no two interfaces of a namespace share one.
-        netlink.default_route(device, *router, u32::from(*address) & 0xffff)?;
+        if !interface.answers_only {
+            // Any order will do, as long as no two interfaces of a namespace share one.
+            netlink.default_route(device, *router, u32::from(*address) & 0xffff)?;
+        }
         Ok(netlink.own_routes(device, *address, *prefix_len, *router)?)
     })??;
     Ok(within(&interface.vpc_namespace, || Netlink::open()?.mark(port, &interface.mark()))??)

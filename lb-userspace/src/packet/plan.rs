@@ -309,6 +309,7 @@ mod tests {
                 .into_iter()
                 .map(|ingress| (id.clone(), SecurityGroupView { ingress, egress: Vec::new() }))
                 .collect(),
+            resolver: None,
         }
     }
 

@@ -18,6 +18,7 @@ use super::{
     names,
     node::{ListenerView, LoadBalancerView, NodeInterface, NodeSlice, RuleView, TargetGroupView, TargetView},
     permit::{self, Permit, SecurityGroupView},
+    zone,
 };
 use crate::model::{
     State,
@@ -26,7 +27,7 @@ use crate::model::{
     discovery::{DiscoveryInstance, DiscoveryService},
     id::{Arn, SecurityGroupId, VpcId, VpcLinkId},
     load_balancer::{Action, LoadBalancer, LoadBalancerKind},
-    network::{InstanceState, SecurityGroupPeer, SecurityGroupRule},
+    network::{InstanceState, SecurityGroupPeer, SecurityGroupRule, Vpc},
     target_group::Target,
     task::TaskStatus,
 };
@@ -57,7 +58,7 @@ pub struct Slices {
     pub host: HostSlice,
     /// The supervisor's.
     pub supervisor: SupervisorSlice,
-    /// One per VPC with a load balancer.
+    /// One per VPC with a load balancer or a private DNS namespace.
     pub nodes: BTreeMap<VpcId, NodeSlice>,
     /// One per VPC link.
     pub links: BTreeMap<VpcLinkId, LinkSlice>,
@@ -69,8 +70,8 @@ pub fn compile(state: &State, settings: &Settings) -> Slices {
     let nodes: BTreeMap<_, _> = state
         .vpcs
         .values()
-        .filter(|vpc| state.load_balancers.values().any(|lb| lb.vpc_id == vpc.id))
-        .map(|vpc| (vpc.id.clone(), node_slice(state, settings, &groups, &vpc.id)))
+        .filter(|vpc| has_node(state, vpc))
+        .map(|vpc| (vpc.id.clone(), node_slice(state, settings, &groups, vpc)))
         .collect();
     let links: BTreeMap<_, _> = state
         .vpc_links
@@ -136,7 +137,13 @@ fn resolve_rule(
     Some(Permit { protocol, first_port, last_port, peers })
 }
 
-fn node_slice(state: &State, settings: &Settings, groups: &Groups, vpc: &VpcId) -> NodeSlice {
+/// Whether a node works in the VPC: it has something to balance, or names to resolve.
+fn has_node(state: &State, vpc: &Vpc) -> bool {
+    zone::has_zone(state, &vpc.id) || state.load_balancers.values().any(|lb| lb.vpc_id == vpc.id)
+}
+
+fn node_slice(state: &State, settings: &Settings, groups: &Groups, row: &Vpc) -> NodeSlice {
+    let vpc = &row.id;
     let load_balancers: BTreeMap<_, _> = state
         .load_balancers
         .values()
@@ -207,6 +214,7 @@ fn node_slice(state: &State, settings: &Settings, groups: &Groups, vpc: &VpcId) 
             .filter(|(id, _)| in_vpc(id))
             .map(|(id, v)| (id.clone(), v.clone()))
             .collect(),
+        resolver: zone::resolver(state, row),
     }
 }
 
@@ -264,7 +272,10 @@ fn host_slice(state: &State, settings: &Settings, security_groups: Groups) -> Ho
     let vpcs = state
         .vpcs
         .values()
-        .map(|vpc| (vpc.id.clone(), VpcNetwork { cidr: vpc.cidr, index: vpc.index }))
+        .map(|vpc| {
+            let resolver = vpc.resolver().filter(|_| has_node(state, vpc));
+            (vpc.id.clone(), VpcNetwork { cidr: vpc.cidr, index: vpc.index, resolver })
+        })
         .collect();
     let subnets = state
         .subnets

@@ -37,6 +37,9 @@ pub struct VpcNetwork {
     pub cidr: Ipv4Net,
     /// Its place among the uplink's addresses, from 0.
     pub index: u32,
+    /// Where its node answers DNS queries, if it has a node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<Ipv4Addr>,
 }
 
 /// A subnet: a bridge in its VPC's namespace, with the router's address.
@@ -96,7 +99,7 @@ pub struct HostTask {
 /// Which roles the supervisor must keep running on this host beside control, gateway and host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorSlice {
-    /// One node per VPC that has a load balancer; the value is its network namespace.
+    /// One node per VPC that has a load balancer or a private DNS namespace; the value is its network namespace.
     pub nodes: BTreeMap<VpcId, String>,
     /// One link process per VPC link; the value is its network namespace.
     pub links: BTreeMap<VpcLinkId, String>,

@@ -7,8 +7,10 @@
 pub mod gateway;
 /// What a link role needs: the targets it may open, and for whom.
 pub mod link;
-/// What a node role needs: load balancers, rules, target groups and security groups of one VPC.
+/// What a node role needs: load balancers, rules, target groups, security groups and DNS zones of one VPC.
 pub mod node;
+/// What a VPC's resolver answers: its private DNS namespaces as zones.
+pub mod zone;
 /// What the host role needs: networks, interfaces and tasks; and which roles to run.
 pub mod host;
 /// A node's verdicts on its targets, and which targets may get something new.

@@ -61,6 +61,15 @@ pub fn bridge(subnet: &SubnetId) -> String {
     short("sub", subnet.as_str())
 }
 
+/// The interface that a VPC's resolver answers on, in the node's namespace.
+pub const RESOLVER: &str = "resolver";
+
+/// The resolver's other end, a port of a bridge in the VPC's namespace.
+pub const RESOLVER_PORT: &str = "resolver-port";
+
+/// The bridge of a resolver whose address is in no subnet, in the VPC's namespace.
+pub const RESOLVER_BRIDGE: &str = "resolver-bridge";
+
 /// A VPC's way out, in the VPC's namespace.
 pub const UPLINK: &str = "uplink";
 
@@ -84,5 +93,6 @@ mod tests {
         let id = InterfaceId::from("eni-0123456789abcdef0");
         assert_eq!(device(&id), "eni56789abcdef0");
         assert!(device(&id).len() <= 15);
+        assert!([RESOLVER, RESOLVER_PORT, RESOLVER_BRIDGE].iter().all(|name| name.len() <= 15));
     }
 }

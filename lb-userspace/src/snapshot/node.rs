@@ -1,4 +1,4 @@
-//! What a node role needs: load balancers, rules, target groups and security groups of one VPC.
+//! What a node role needs: load balancers, rules, target groups, security groups and DNS zones of one VPC.
 //!
 //! Maps are keyed by text so that a difference between two slices names what changed and nothing else.
 
@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::permit::SecurityGroupView;
+use super::{permit::SecurityGroupView, zone::ResolverView};
 use crate::model::{
     id::{Arn, InterfaceId, SecurityGroupId, TimestampMs, VpcId},
     load_balancer::{Action, Attributes, Condition, LoadBalancerKind},
@@ -29,6 +29,9 @@ pub struct NodeSlice {
     pub target_groups: BTreeMap<Arn, TargetGroupView>,
     /// Security groups of the VPC by id, resolved.
     pub security_groups: BTreeMap<SecurityGroupId, SecurityGroupView>,
+    /// The VPC's resolver, unless EnableDnsSupport is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<ResolverView>,
 }
 
 /// A load balancer, as the node sees it.

@@ -258,6 +258,7 @@ fn slice(address: Ipv4Addr) -> NodeSlice {
             "sg-1".into(),
             SecurityGroupView { ingress: vec![permit], egress: Vec::new() },
         )]),
+        resolver: None,
     }
 }
 

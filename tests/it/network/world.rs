@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     time::Duration,
 };
 
@@ -50,6 +50,7 @@ impl World {
             cidr: "192.0.2.0/24".parse().unwrap(),
             first_host: 10,
             router: "192.0.2.1".parse().unwrap(),
+            dns_servers: vec![DNS_SERVER],
         }
     }
 
@@ -64,7 +65,8 @@ impl World {
     /// first (`.5`) and a machine in the second (`.6`) that admits the link on port 80.
     pub(super) fn add_vpc(&mut self, vpc: &Vpc) {
         let id = VpcId::from(vpc.id("vpc"));
-        self.slice.vpcs.insert(id.clone(), VpcNetwork { cidr: "10.0.0.0/16".parse().unwrap(), index: vpc.0 });
+        let network = VpcNetwork { cidr: "10.0.0.0/16".parse().unwrap(), index: vpc.0, resolver: None };
+        self.slice.vpcs.insert(id.clone(), network);
         for subnet in 1..=2 {
             let network = SubnetNetwork {
                 vpc_id: id.clone(),
@@ -100,6 +102,22 @@ impl World {
             groups: vec![vpc.group()],
         };
         self.slice.interfaces.insert(InterfaceId::from(vpc.id(&format!("eni-{subnet}{host}"))), interface);
+    }
+
+    /// Gives the VPC's node the resolver's address, `10.0.0.2`.
+    pub(super) fn give_resolver(&mut self, vpc: &Vpc) {
+        let network = self.slice.vpcs.get_mut(&VpcId::from(vpc.id("vpc"))).unwrap();
+        network.resolver = Some("10.0.0.2".parse().unwrap());
+    }
+
+    /// Adds a subnet `10.0.<number>.0/24`.
+    pub(super) fn add_subnet(&mut self, vpc: &Vpc, number: u8) {
+        let network = SubnetNetwork {
+            vpc_id: VpcId::from(vpc.id("vpc")),
+            cidr: format!("10.0.{number}.0/24").parse().unwrap(),
+            router: format!("10.0.{number}.1").parse().unwrap(),
+        };
+        self.slice.subnets.insert(vpc.subnet(number), network);
     }
 
     pub(super) fn vpc(&self, vpc: &Vpc) -> String {
@@ -182,5 +200,7 @@ pub(super) fn seen_as(namespace: &str, listener: &TcpListener) -> IpAddr {
     listener.accept().unwrap().1.ip()
 }
 
+/// The one DNS server outside that resolvers may ask.
+const DNS_SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 53);
 /// Longer than any handshake here, and than one lost SYN.
 const PATIENCE: Duration = Duration::from_millis(1_500);

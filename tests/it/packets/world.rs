@@ -53,7 +53,10 @@ impl World {
         internet.ip("link set wan up").unwrap();
         let bpffs = BpfFs::mount();
         let mut world = Self { name, internet, slice: HostSlice::default(), bpffs };
-        world.slice.vpcs.insert(vpc(), VpcNetwork { cidr: "10.0.0.0/16".parse().unwrap(), index: 0 });
+        world
+            .slice
+            .vpcs
+            .insert(vpc(), VpcNetwork { cidr: "10.0.0.0/16".parse().unwrap(), index: 0, resolver: None });
         for number in 1..=2 {
             let network = SubnetNetwork {
                 vpc_id: vpc(),
@@ -87,6 +90,7 @@ impl World {
             cidr: "192.0.2.0/24".parse().unwrap(),
             first_host: 10,
             router: "192.0.2.1".parse().unwrap(),
+            dns_servers: Vec::new(),
         };
         let applied = Virtual::new(self.name.as_str(), Some(uplink)).apply(&self.slice).unwrap();
         assert!(applied.is_whole(), "{applied:#?}");

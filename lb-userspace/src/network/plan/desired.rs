@@ -7,12 +7,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddrV4},
 };
 
 use ipnet::Ipv4Net;
 
-use super::filter;
+use super::{filter, resolver::resolver};
 use crate::{
     model::{
         id::{InterfaceId, VpcId},
@@ -37,6 +37,8 @@ pub struct Uplink {
     pub first_host: u32,
     /// The way out, inside the range.
     pub router: Ipv4Addr,
+    /// DNS servers that VPCs' resolvers may ask, wherever they are.
+    pub dns_servers: Vec<SocketAddrV4>,
 }
 
 /// Everything the virtual driver keeps standing.
@@ -44,11 +46,11 @@ pub struct Uplink {
 pub struct Network {
     /// Namespaces by name.
     pub namespaces: BTreeMap<String, Namespace>,
-    /// One bridge per subnet.
+    /// One bridge per subnet, and one per resolver that is in no subnet.
     pub bridges: Vec<Bridge>,
     /// One way out per VPC, if an uplink is configured.
     pub uplinks: Vec<UplinkLeg>,
-    /// Interfaces in order of id.
+    /// Interfaces: the resolvers', then the others in order of id.
     pub interfaces: Vec<Interface>,
     /// What the slice asks for and cannot be had; the rest stands without it.
     pub conflicts: Vec<Conflict>,
@@ -120,6 +122,8 @@ pub struct Interface {
     /// Whether the kernel there must finish checksums itself, because XDP may turn its packets around before any
     /// device would have.
     pub finish_checksums: bool,
+    /// Whether only what has its address already leaves by it: then it has no part in the namespace's other routes.
+    pub answers_only: bool,
 }
 
 /// Something the slice asks for that cannot stand.
@@ -143,7 +147,10 @@ impl Network {
         let mut network = Self::default();
         for (id, vpc) in &slice.vpcs {
             let leg = uplink.and_then(|uplink| network.uplink_leg(appliance, id, vpc, uplink));
-            let filter = leg.is_some().then(|| filter::vpc_edge(vpc.cidr, &link_addresses(slice, id)));
+            let filter = leg.as_ref().map(|leg| {
+                let asks = vpc.resolver.map(|resolver| (resolver, leg.uplink.dns_servers.as_slice()));
+                filter::vpc_edge(vpc.cidr, &link_addresses(slice, id), asks)
+            });
             let name = names::vpc_namespace(appliance, id);
             network.namespaces.insert(name, Namespace { kind: Kind::Router, filter });
             network.uplinks.extend(leg);
@@ -159,6 +166,13 @@ impl Network {
                 address: subnet.router,
                 prefix_len: subnet.cidr.prefix_len(),
             });
+        }
+        for (id, vpc) in &slice.vpcs {
+            let Some(address) = vpc.resolver else { continue };
+            let (interface, bridge) = resolver(slice, appliance, id, address);
+            network.host_namespace(&interface.namespace, None);
+            network.bridges.extend(bridge);
+            network.interfaces.push(interface);
         }
         for instance in slice.instances.values() {
             network.host_namespace(&instance.namespace, None);
@@ -188,7 +202,8 @@ impl Network {
         // Load balancers and links judge their own peers, where they can also say why.
         let guarded = matches!(interface.owner, InterfaceOwner::Instance(_) | InterfaceOwner::Task(_));
         let groups = interface.groups.iter().filter_map(|group| slice.security_groups.get(group));
-        self.host_namespace(&namespace, guarded.then(|| filter::security_groups(groups)));
+        let resolver = slice.vpcs.get(&interface.vpc_id).and_then(|vpc| vpc.resolver);
+        self.host_namespace(&namespace, guarded.then(|| filter::security_groups(groups, resolver)));
         self.interfaces.push(Interface {
             vpc_namespace: names::vpc_namespace(appliance, &subnet.vpc_id),
             bridge: names::bridge(&interface.subnet_id),
@@ -199,6 +214,7 @@ impl Network {
             prefix_len: subnet.cidr.prefix_len(),
             router: subnet.router,
             finish_checksums: !matches!(interface.owner, InterfaceOwner::LoadBalancer(_)),
+            answers_only: false,
         });
     }
 

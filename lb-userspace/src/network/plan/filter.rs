@@ -3,7 +3,10 @@
 //! Two places need one: the edge of a VPC, where links dial out and nothing comes in, and the namespaces of machines
 //! and tasks, which have nothing of their own that would enforce their security groups.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::{
+    fmt::Write as _,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 use ipnet::Ipv4Net;
 
@@ -12,16 +15,28 @@ use crate::snapshot::{
     permit::{Permit, SecurityGroupView, TCP, UDP},
 };
 
-/// The edge of a VPC: its links may dial out from behind its one outside address, and only answers come in.
+/// The edge of a VPC: its links may dial out from behind its one outside address, its resolver (`asks`) may ask DNS
+/// servers, and only answers come in.
 ///
 /// What stays inside is not tracked: XDP moves some of it, so a tracker here would see half of each conversation.
-pub(super) fn vpc_edge(cidr: Ipv4Net, links: &[Ipv4Addr]) -> String {
+pub(super) fn vpc_edge(
+    cidr: Ipv4Net,
+    links: &[Ipv4Addr],
+    asks: Option<(Ipv4Addr, &[SocketAddrV4])>,
+) -> String {
     let dial_out = if links.is_empty() {
         String::new()
     } else {
         let links: Vec<String> = links.iter().map(ToString::to_string).collect();
         format!("oifname \"{UPLINK}\" ip saddr {{ {} }} accept\n        ", links.join(", "))
     };
+    let mut ask = String::new();
+    for (resolver, server) in asks.iter().flat_map(|(own, servers)| servers.iter().map(move |s| (own, s))) {
+        let (address, port) = (server.ip(), server.port());
+        let to = format!("oifname \"{UPLINK}\" ip saddr {resolver} ip daddr {address}");
+        // Writing to a string cannot fail.
+        let _ = write!(ask, "{to} meta l4proto {{ tcp, udp }} th dport {port} accept\n        ");
+    }
     replacing(&format!(
         "    chain untracked {{
         type filter hook prerouting priority raw; policy accept;
@@ -36,7 +51,7 @@ pub(super) fn vpc_edge(cidr: Ipv4Net, links: &[Ipv4Addr]) -> String {
         type filter hook forward priority filter; policy accept;
         iifname \"{UPLINK}\" ct state established,related accept
         iifname \"{UPLINK}\" drop
-        {dial_out}oifname \"{UPLINK}\" drop
+        {dial_out}{ask}oifname \"{UPLINK}\" drop
     }}
     chain leaving {{
         type nat hook postrouting priority srcnat; policy accept;
@@ -46,9 +61,18 @@ pub(super) fn vpc_edge(cidr: Ipv4Net, links: &[Ipv4Addr]) -> String {
     ))
 }
 
-/// Security groups around a namespace: what any of them permits, answers to it, and nothing else, in or out.
-pub(super) fn security_groups<'a>(groups: impl Iterator<Item = &'a SecurityGroupView>) -> String {
+/// Security groups around a namespace: what any of them permits, answers to it, and nothing else, in or out. As in AWS,
+/// they have no say in what is asked of the VPC's resolver.
+pub(super) fn security_groups<'a>(
+    groups: impl Iterator<Item = &'a SecurityGroupView>,
+    resolver: Option<Ipv4Addr>,
+) -> String {
     let (mut ingress, mut egress) = (String::new(), String::new());
+    if let Some(resolver) = resolver {
+        // Writing to a string cannot fail.
+        let _ =
+            writeln!(egress, "        ip daddr {resolver} meta l4proto {{ tcp, udp }} th dport {DNS} accept");
+    }
     for group in groups {
         group.ingress.iter().for_each(|permit| rule(&mut ingress, "saddr", permit));
         group.egress.iter().for_each(|permit| rule(&mut egress, "daddr", permit));
@@ -86,6 +110,9 @@ fn rule(chain: &mut String, side: &str, permit: &Permit) {
     let _ = writeln!(chain, "        ip {side} {{ {} }} {protocol}{ports}accept", peers.join(", "));
 }
 
+/// The port of DNS.
+const DNS: u16 = 53;
+
 /// The table with these chains in place of whatever it held. Declared first, so that the delete cannot fail.
 fn replacing(chains: &str) -> String {
     format!("table inet gatehouse {{}}\ndelete table inet gatehouse\ntable inet gatehouse {{\n{chains}}}\n")
@@ -102,7 +129,7 @@ mod tests {
 
     fn rules(permits: Vec<Permit>) -> Vec<String> {
         let group = SecurityGroupView { ingress: permits, egress: Vec::new() };
-        let text = security_groups([&group].into_iter());
+        let text = security_groups([&group].into_iter(), None);
         text.lines()
             .filter(|line| line.trim().starts_with("ip "))
             .map(|line| line.trim().to_owned())
@@ -141,19 +168,43 @@ mod tests {
 
     #[test]
     fn no_group_permits_nothing() {
-        let text = security_groups([].into_iter());
+        let text = security_groups([].into_iter(), None);
         assert_eq!(text.matches("policy drop").count(), 2, "{text}");
         assert!(!text.contains("ip saddr") && !text.contains("ip daddr"), "{text}");
     }
 
     #[test]
+    fn no_group_keeps_a_machine_from_its_resolver() {
+        let text = security_groups([].into_iter(), Some("10.0.0.2".parse().unwrap()));
+        let rule = "ip daddr 10.0.0.2 meta l4proto { tcp, udp } th dport 53 accept";
+        assert_eq!(text.matches("accept\n").count(), 5, "{text}");
+        assert!(text.split_once("chain output").unwrap().1.contains(rule), "{text}");
+    }
+
+    #[test]
     fn only_links_may_leave_a_vpc() {
-        let with = vpc_edge("10.0.0.0/16".parse().unwrap(), &["10.0.1.9".parse().unwrap()]);
+        let with = vpc_edge("10.0.0.0/16".parse().unwrap(), &["10.0.1.9".parse().unwrap()], None);
         assert!(
             with.contains("oifname \"uplink\" ip saddr { 10.0.1.9 } accept\n        oifname \"uplink\" drop"),
             "{with}"
         );
-        let without = vpc_edge("10.0.0.0/16".parse().unwrap(), &[]);
+        let without = vpc_edge("10.0.0.0/16".parse().unwrap(), &[], None);
         assert!(!without.contains("ip saddr") && without.contains("oifname \"uplink\" drop"), "{without}");
+    }
+
+    #[test]
+    fn a_resolver_may_ask_the_servers_that_are_configured_and_nobody_else() {
+        let servers = ["198.51.100.53:53".parse().unwrap(), "198.51.100.54:5353".parse().unwrap()];
+        let asks = Some(("10.0.0.2".parse().unwrap(), servers.as_slice()));
+        let text = vpc_edge("10.0.0.0/16".parse().unwrap(), &[], asks);
+        let from = "oifname \"uplink\" ip saddr 10.0.0.2 ip daddr";
+        assert!(
+            text.contains(&format!(
+                "{from} 198.51.100.53 meta l4proto {{ tcp, udp }} th dport 53 accept
+        {from} 198.51.100.54 meta l4proto {{ tcp, udp }} th dport 5353 accept
+        oifname \"uplink\" drop"
+            )),
+            "{text}"
+        );
     }
 }

@@ -6,6 +6,8 @@
 
 /// What must stand: namespaces, bridges, uplinks, interfaces.
 mod desired;
+/// Where a VPC's resolver is.
+mod resolver;
 /// Packet filters as nftables rule sets: the VPC's edge, and security groups around machines.
 mod filter;
 /// What stands, and the steps from there to what must.

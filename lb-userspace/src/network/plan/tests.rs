@@ -20,7 +20,9 @@ const APPLIANCE: &str = "t";
 fn slice() -> HostSlice {
     let mut slice = HostSlice::default();
     let (vpc, subnet) = (VpcId::from("vpc-1"), SubnetId::from("subnet-1"));
-    slice.vpcs.insert(vpc.clone(), VpcNetwork { cidr: "10.0.0.0/16".parse().unwrap(), index: 0 });
+    slice
+        .vpcs
+        .insert(vpc.clone(), VpcNetwork { cidr: "10.0.0.0/16".parse().unwrap(), index: 0, resolver: None });
     let network = SubnetNetwork {
         vpc_id: vpc,
         cidr: "10.0.1.0/24".parse().unwrap(),
@@ -57,6 +59,7 @@ fn uplink() -> Uplink {
         cidr: "192.0.2.0/29".parse().unwrap(),
         first_host: 2,
         router: "192.0.2.1".parse().unwrap(),
+        dns_servers: vec!["198.51.100.53:53".parse().unwrap()],
     }
 }
 
@@ -72,7 +75,7 @@ fn carry_out(present: &mut Present, steps: &[Step]) {
                 let mark = present.namespaces.get_mut(namespace).unwrap().remove(device).unwrap();
                 // The other end goes too.
                 if let Some((_, owner)) = mark.split_once(" for ") {
-                    let end = device.replace("prt", "eni");
+                    let end = device.replace("prt", "eni").replace("-port", "");
                     present.namespaces.get_mut(owner).map(|devices| devices.remove(&end));
                 }
             }
@@ -222,8 +225,10 @@ fn a_link_that_comes_or_goes_changes_who_may_leave() {
 #[test]
 fn vpcs_take_the_uplinks_addresses_in_order_of_their_index() {
     let mut slice = slice();
-    slice.vpcs.insert(VpcId::from("vpc-2"), VpcNetwork { cidr: "10.0.0.0/16".parse().unwrap(), index: 3 });
-    slice.vpcs.insert(VpcId::from("vpc-3"), VpcNetwork { cidr: "10.0.0.0/16".parse().unwrap(), index: 5 });
+    for (id, index) in [("vpc-2", 3), ("vpc-3", 5)] {
+        let vpc = VpcNetwork { cidr: "10.0.0.0/16".parse().unwrap(), index, resolver: None };
+        slice.vpcs.insert(VpcId::from(id), vpc);
+    }
     let network = network(&slice);
     let addresses: Vec<String> = network.uplinks.iter().map(|leg| leg.address.to_string()).collect();
     assert_eq!(addresses, ["192.0.2.2", "192.0.2.5"]);
@@ -234,7 +239,7 @@ fn vpcs_take_the_uplinks_addresses_in_order_of_their_index() {
 #[test]
 fn a_vpc_whose_range_is_the_uplinks_gets_no_way_out() {
     let mut slice = slice();
-    let vpc = VpcNetwork { cidr: "192.0.2.0/24".parse().unwrap(), index: 0 };
+    let vpc = VpcNetwork { cidr: "192.0.2.0/24".parse().unwrap(), index: 0, resolver: None };
     slice.vpcs.insert(VpcId::from("vpc-1"), vpc);
     let network = network(&slice);
     assert_eq!(network.uplinks, []);
@@ -274,6 +279,88 @@ fn only_machines_and_tasks_are_filtered_where_they_live() {
         .map(|(name, _)| name.as_str())
         .collect();
     assert_eq!(filtered, ["gh-t-i-1", "gh-t-vpc-1"]);
+}
+
+/// The same with a resolver at `10.0.0.2`, which is in none of its subnets.
+fn slice_with_resolver() -> HostSlice {
+    let mut slice = slice();
+    slice.vpcs.get_mut(&VpcId::from("vpc-1")).unwrap().resolver = Some("10.0.0.2".parse().unwrap());
+    slice
+}
+
+fn add_first_subnet(slice: &mut HostSlice) {
+    let network = SubnetNetwork {
+        vpc_id: VpcId::from("vpc-1"),
+        cidr: "10.0.0.0/24".parse().unwrap(),
+        router: "10.0.0.1".parse().unwrap(),
+    };
+    slice.subnets.insert(SubnetId::from("subnet-0"), network);
+}
+
+#[test]
+fn a_resolver_outside_every_subnet_gets_a_bridge_of_its_own() {
+    let network = network(&slice_with_resolver());
+    let bridge = network.bridges.iter().find(|bridge| bridge.device == names::RESOLVER_BRIDGE).unwrap();
+    assert_eq!((bridge.address.to_string().as_str(), bridge.prefix_len), ("10.0.0.1", 30));
+    let resolver = &network.interfaces[0];
+    assert_eq!((resolver.namespace.as_str(), resolver.device.as_str()), ("gh-t-node-vpc-1", "resolver"));
+    assert_eq!(resolver.router.to_string(), "10.0.0.1");
+    assert!(resolver.answers_only);
+    assert_eq!(network.interfaces.iter().filter(|interface| interface.answers_only).count(), 1);
+}
+
+#[test]
+fn a_resolver_inside_a_subnet_is_a_port_of_its_bridge() {
+    let mut slice = slice_with_resolver();
+    add_first_subnet(&mut slice);
+    let network = network(&slice);
+    assert_eq!(network.interfaces[0].bridge, "subsubnet-0");
+    assert_eq!(network.interfaces[0].prefix_len, 24);
+    assert!(network.bridges.iter().all(|bridge| bridge.device != names::RESOLVER_BRIDGE));
+    // Another VPC's subnet of the same range does not count.
+    slice.subnets.get_mut(&SubnetId::from("subnet-0")).unwrap().vpc_id = VpcId::from("vpc-2");
+    assert_eq!(self::network(&slice).interfaces[0].bridge, names::RESOLVER_BRIDGE);
+}
+
+#[test]
+fn a_resolver_moves_to_the_subnet_that_is_made_around_it() {
+    let mut present = standing(&slice_with_resolver());
+    let mut more = slice_with_resolver();
+    add_first_subnet(&mut more);
+    let moved = steps(&network(&more), &present);
+    assert_eq!(
+        spelled(&moved),
+        [
+            "remove device resolver-port of gh-t-vpc-1",
+            "remove device resolver-bridge of gh-t-vpc-1",
+            "make bridge subsubnet-0 in gh-t-vpc-1",
+            "make interface resolver (10.0.0.2) in gh-t-node-vpc-1",
+        ]
+    );
+    carry_out(&mut present, &moved);
+    assert_eq!(spelled(&steps(&network(&more), &present)), [""; 0]);
+}
+
+#[test]
+fn a_resolver_comes_without_a_load_balancer_and_goes_with_its_node() {
+    let mut slice = slice_with_resolver();
+    slice.interfaces.remove(&InterfaceId::from("eni-1"));
+    assert!(network(&slice).namespaces.contains_key("gh-t-node-vpc-1"));
+    let present = standing(&slice);
+    slice.vpcs.get_mut(&VpcId::from("vpc-1")).unwrap().resolver = None;
+    let gone = spelled(&steps(&network(&slice), &present));
+    assert!(gone.contains(&"remove device resolver-port of gh-t-vpc-1".to_owned()), "{gone:?}");
+    assert!(gone.contains(&"remove namespace gh-t-node-vpc-1".to_owned()), "{gone:?}");
+}
+
+#[test]
+fn only_a_resolver_may_ask_outside_and_every_machine_may_ask_it() {
+    let network = network(&slice_with_resolver());
+    let filter = |namespace: &str| network.namespaces[namespace].filter.clone().unwrap();
+    let edge = filter("gh-t-vpc-1");
+    assert_eq!(edge.matches("198.51.100.53").count(), 1, "{edge}");
+    assert!(edge.contains("ip saddr 10.0.0.2 ip daddr 198.51.100.53 "), "{edge}");
+    assert!(filter("gh-t-i-1").contains("ip daddr 10.0.0.2 "), "{}", filter("gh-t-i-1"));
 }
 
 #[test]
