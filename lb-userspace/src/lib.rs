@@ -22,6 +22,8 @@ pub mod health;
 pub mod proxy;
 /// The VPC link: framed reusable lanes between link agents and gateways.
 pub mod tunnel;
+/// Cloud Map's DNS: the resolver of a VPC.
+pub mod registry;
 /// ECS: where tasks go, when they start, register, drain and stop, and the driver that runs them.
 pub mod tasks;
 /// Network load balancers in the kernel: XDP programs, their maps, and what keeps them in step with a slice.

@@ -1,5 +1,5 @@
-//! The node role: one VPC's load balancers. It enters the node's namespace, keeps the capabilities that XDP needs, and
-//! joins the prober, the packet path and the proxy over one table of verdicts.
+//! The node role: one VPC's load balancers and its resolver. It enters the node's namespace, keeps the capabilities that
+//! XDP needs, and joins the prober, the packet path and the proxy over one table of verdicts.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -24,6 +24,7 @@ use crate::model::{
 use crate::network;
 use crate::packet::{self, Balancer, Exporter, Options};
 use crate::proxy::Proxy;
+use crate::registry::Resolver;
 use crate::snapshot::{envelope::RoleId, node::NodeSlice, report::Report, verdict::Verdicts};
 use crate::telemetry::{Metrics, expose::expose};
 
@@ -60,6 +61,7 @@ async fn serve(config: &Config, vpc: &VpcId, role: RoleId) -> Result<(), Box<dyn
     let prober = Prober::start(Some(&directory), reports.clone(), Arc::clone(&metrics));
     let mut verdicts = prober.verdicts();
     let proxy = Proxy::start(config.node.workers, verdicts.clone(), reports.clone(), Arc::clone(&metrics))?;
+    let resolver = Resolver::start(config.node.dns_forward.clone(), &metrics)?;
     let pins = config.bpffs_dir().join(vpc.as_str());
     let balancer = Balancer::open(&pins, &Options::default(), Instant::now())?;
     tracing::info!(%vpc, adopted = balancer.is_adopted(), "packet path is up");
@@ -67,6 +69,7 @@ async fn serve(config: &Config, vpc: &VpcId, role: RoleId) -> Result<(), Box<dyn
         slice: None,
         prober,
         proxy,
+        resolver,
         balancer,
         exporter: Exporter::new(metrics),
         verdicts: verdicts.clone(),
@@ -95,6 +98,7 @@ async fn serve(config: &Config, vpc: &VpcId, role: RoleId) -> Result<(), Box<dyn
         }
     }
     node.proxy.stop(STOP_GRACE).await;
+    node.resolver.stop().await;
     Ok(())
 }
 
@@ -102,6 +106,7 @@ struct Node {
     slice: Option<Arc<NodeSlice>>,
     prober: Prober,
     proxy: Proxy,
+    resolver: Resolver,
     balancer: Balancer,
     exporter: Exporter,
     verdicts: watch::Receiver<Arc<Verdicts>>,
@@ -115,14 +120,14 @@ impl Node {
     async fn apply(&mut self, slice: Arc<NodeSlice>, generation: u64) {
         self.prober.apply(&slice);
         self.slice = Some(Arc::clone(&slice));
-        let planned = self.plan_packets();
-        let report = match (planned, self.proxy.apply(&slice).await) {
-            (Ok(()), Ok(())) => Report::Applied { generation },
-            (Err(error), _) => Report::Refused { generation, reason: error },
-            (Ok(()), Err(error)) => {
-                tracing::error!(error = &error as &dyn Error, "slice is not served entirely");
-                Report::Refused { generation, reason: error.to_string() }
-            }
+        let applied = [
+            self.plan_packets(),
+            served(self.proxy.apply(&slice).await),
+            served(self.resolver.apply(slice.resolver.as_ref()).await),
+        ];
+        let report = match applied.into_iter().find_map(Result::err) {
+            None => Report::Applied { generation },
+            Some(reason) => Report::Refused { generation, reason },
         };
         let _ = self.reports.send(report).await;
     }
@@ -178,6 +183,13 @@ fn health(slice: &NodeSlice, verdicts: &Verdicts, group: &Arn, target: &TargetKe
         }
         None => packet::Verdict::Unknown,
     }
+}
+
+fn served(result: Result<(), impl Error + 'static>) -> Result<(), String> {
+    result.map_err(|error| {
+        tracing::error!(error = &error as &dyn Error, "slice is not served entirely");
+        error.to_string()
+    })
 }
 
 fn log(result: Result<(), packet::BalancerError>, doing: &str) {
