@@ -146,6 +146,18 @@ pub(super) fn services_of<'a>(
         .filter(move |service| service.namespace_id == namespace_id)
 }
 
+/// Refuses a member that cannot begin the DNS name that is made of these parts.
+pub(super) fn check_dns_name(member: &str, parts: &[&str]) -> Result<(), ApiError> {
+    let name = parts.join(".");
+    let fits = name.len() <= DNS_NAME_MAX && name.split('.').all(|label| (1..=63).contains(&label.len()));
+    if fits {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "{member} makes {name} no DNS name: labels have 1 to 63 characters, and all together at most {DNS_NAME_MAX}."
+    )))
+}
+
 /// The registered instances of a service; those that drain are not.
 pub(super) fn instances_of<'a>(
     state: &'a State,
@@ -234,6 +246,9 @@ impl Filter {
 pub(super) fn owner(caller: &Caller) -> String {
     caller.account.clone()
 }
+
+/// The longest DNS name, as text.
+const DNS_NAME_MAX: usize = 253;
 
 /// AWS's limit on tags of a resource.
 const TAGS_MAX: usize = 200;

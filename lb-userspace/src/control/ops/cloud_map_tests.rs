@@ -1,9 +1,19 @@
 //! Stories of servicediscovery's operations: what they keep, what they refuse, and in which words.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{ApiError, world::World};
-use crate::model::discovery::{DiscoveryInstance, Operation};
+use crate::model::{
+    discovery::{DiscoveryInstance, Operation},
+    id::VpcId,
+    network::Vpc,
+};
+use crate::snapshot::{
+    compile::{Settings, Slices, compile},
+    zone::{RecordKind, Routing},
+};
 
 /// An HTTP namespace and a service with custom health in it; answers the service's id.
 fn demo() -> (World, String) {
@@ -315,4 +325,103 @@ fn tags_belong_to_namespaces_and_services() {
     let refused =
         world.refuse("servicediscovery", "ListTagsForResource", json!({"ResourceARN": "arn:x:service/none"}));
     assert_eq!(refused.0, "ResourceNotFoundException");
+}
+
+/// A private namespace `demo.local` of `vpc-1`, and a service in it; answers the service's id.
+fn private(world: &mut World, name: &str, routing: &str, kind: &str, more: Value) -> String {
+    let known =
+        world.state.namespaces.values().find(|row| row.name == "demo.local").map(|row| row.id.clone());
+    let id = known.unwrap_or_else(|| {
+        namespace(world, "CreatePrivateDnsNamespace", json!({"Name": "demo.local", "Vpc": "vpc-1"}))
+    });
+    let dns = json!({"RoutingPolicy": routing, "DnsRecords": [{"Type": kind, "TTL": 60}]});
+    let mut input = json!({"Name": name, "NamespaceId": id, "DnsConfig": dns});
+    input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let answer = world.ok("servicediscovery", "CreateService", input);
+    answer["Service"]["Id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn names_that_dns_cannot_have_are_refused_by_member() {
+    let mut world = World::new();
+    let srv = private(&mut world, "web", "MULTIVALUE", "SRV", json!({}));
+    let address = json!({"AWS_INSTANCE_IPV4": "10.0.0.9", "AWS_INSTANCE_PORT": "80"});
+    for id in ["a".repeat(64), "a..b".to_owned()] {
+        let error = register(&mut world, &srv, &id, address.clone()).unwrap_err();
+        assert!(error.message.starts_with("InstanceId makes"), "{}", error.message);
+    }
+    register(&mut world, &srv, "task/1:2@3", address.clone()).unwrap();
+    // Without SRV records nobody asks for an instance by name.
+    let plain = private(&mut world, "plain", "MULTIVALUE", "A", json!({}));
+    register(&mut world, &plain, &"a".repeat(64), address).unwrap();
+    let cname = private(&mut world, "www", "WEIGHTED", "CNAME", json!({}));
+    for target in ["a b", "a..b", ""] {
+        let error = register(&mut world, &cname, "one", json!({"AWS_INSTANCE_CNAME": target})).unwrap_err();
+        assert!(error.message.contains("AWS_INSTANCE_CNAME"), "{}", error.message);
+    }
+    register(&mut world, &cname, "one", json!({"AWS_INSTANCE_CNAME": "_x.example.com."})).unwrap();
+
+    let long = format!("{}.local", ["a".repeat(60).as_str(); 3].join("."));
+    let long = namespace(&mut world, "CreatePrivateDnsNamespace", json!({"Name": long, "Vpc": "vpc-1"}));
+    let input = json!({"Name": "b".repeat(63), "NamespaceId": long, "DnsConfig": {"DnsRecords": [{"Type": "A", "TTL": 1}]}});
+    let refused = world.call("servicediscovery", "CreateService", input.clone());
+    assert!(refused.is_ok(), "{input} has 253 characters at most");
+    let input = json!({"Name": format!("c.{}", "b".repeat(63)), "NamespaceId": long, "DnsConfig": {"DnsRecords": [{"Type": "A", "TTL": 1}]}});
+    let error = world.call("servicediscovery", "CreateService", input).unwrap_err();
+    assert!(error.message.starts_with("Name makes"), "{}", error.message);
+}
+
+#[test]
+fn private_namespaces_that_differ_by_case_are_one() {
+    let mut world = World::new();
+    private(&mut world, "web", "MULTIVALUE", "A", json!({}));
+    let input = json!({"Name": "Demo.Local", "Vpc": "vpc-1"});
+    let refused = world.refuse("servicediscovery", "CreatePrivateDnsNamespace", input);
+    assert_eq!(refused.0, "NamespaceAlreadyExists");
+}
+
+/// What the VPC's node and host are told.
+fn slices(world: &World) -> Slices {
+    let settings = Settings {
+        appliance: "t".to_owned(),
+        domain_suffix: "amazonaws.com".to_owned(),
+        gateways: BTreeMap::new(),
+        identity_root_pem: String::new(),
+        unseal: Box::new(|_| None),
+    };
+    compile(&world.state, &settings)
+}
+
+#[test]
+fn a_private_namespace_becomes_a_zone_of_its_vpcs_node() {
+    let mut world = World::new();
+    let vpc = VpcId::from("vpc-1");
+    assert!(slices(&world).nodes.is_empty() && slices(&world).host.vpcs[&vpc].resolver.is_none());
+    let health = json!({"HealthCheckCustomConfig": {}});
+    let service = private(&mut world, "web", "WEIGHTED", "SRV", health);
+    let address = json!({
+        "AWS_INSTANCE_IPV4": "10.0.0.9", "AWS_INSTANCE_PORT": "80", "AWS_INIT_HEALTH_STATUS": "UNHEALTHY",
+    });
+    register(&mut world, &service, "one", address).unwrap();
+    finish_operations(&mut world);
+    let made = slices(&world);
+    assert_eq!(made.supervisor.nodes[&vpc], "gh-t-node-vpc-1");
+    let resolver = made.nodes[&vpc].resolver.clone().unwrap();
+    let base = u32::from(resolver.clients.network());
+    assert_eq!(u32::from(resolver.address), base + 2);
+    assert_eq!(made.host.vpcs[&vpc].resolver, Some(resolver.address));
+    let zone = &resolver.zones["demo.local"];
+    assert_eq!(zone.services["web"].routing, Routing::Weighted);
+    assert_eq!(zone.services["web"].records, BTreeMap::from([(RecordKind::Srv, 60)]));
+    let instance = &zone.services["web"].instances["one"];
+    assert_eq!((instance.port, instance.healthy), (Some(80), false));
+
+    let deregister = json!({"ServiceId": service, "InstanceId": "one"});
+    world.ok("servicediscovery", "DeregisterInstance", deregister);
+    let resolver = slices(&world).nodes[&vpc].resolver.clone().unwrap();
+    assert!(resolver.zones["demo.local"].services["web"].instances.is_empty(), "at once");
+
+    world.change(|draft| Ok::<_, ()>(draft.edit::<Vpc>("vpc-1", |vpc| vpc.dns_support = false))).unwrap();
+    let without = slices(&world);
+    assert!(without.nodes[&vpc].resolver.is_none() && without.host.vpcs[&vpc].resolver.is_none());
 }

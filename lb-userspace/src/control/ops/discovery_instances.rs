@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use super::{
     ApiError, Caller, Entry,
     cloud_map::{
-        Nothing, OperationAnswer, instance, instances_of, invalid, owner, service, service_by_name,
-        services_of, submitted,
+        Nothing, OperationAnswer, check_dns_name, instance, instances_of, invalid, owner, service,
+        service_by_name, services_of, submitted,
     },
+    namespaces::is_dns_name,
     operation,
     paging::page,
 };
@@ -62,6 +63,7 @@ fn register(draft: &mut Draft, _: &Caller, input: RegisterInput) -> Result<Opera
         };
     }
     let attributes = check_attributes(draft.state(), &service, input.attributes)?;
+    check_own_name(draft.state(), &service, &input.instance_id)?;
     if known.is_none() {
         check_quotas(draft.state(), &service)?;
     }
@@ -110,7 +112,8 @@ fn check_attributes(
             "AWS_INSTANCE_IPV4" => value.parse::<Ipv4Addr>().is_ok(),
             "AWS_INSTANCE_IPV6" => value.parse::<Ipv6Addr>().is_ok(),
             "AWS_INSTANCE_PORT" => value.parse::<u16>().is_ok_and(|port| port > 0),
-            "AWS_INSTANCE_CNAME" | "AWS_EC2_INSTANCE_ID" => !value.is_empty(),
+            "AWS_INSTANCE_CNAME" => is_dns_name(value.trim_end_matches('.')),
+            "AWS_EC2_INSTANCE_ID" => !value.is_empty(),
             "AWS_INIT_HEALTH_STATUS" => {
                 service.custom_health && matches!(value.as_str(), "HEALTHY" | "UNHEALTHY")
             }
@@ -170,6 +173,17 @@ fn check_attributes(
         }
     }
     Ok(attributes)
+}
+
+/// SRV records lead to a name that begins with the instance's id.
+fn check_own_name(state: &State, service: &DiscoveryService, instance_id: &str) -> Result<(), ApiError> {
+    let has_srv = service.dns.iter().flat_map(|dns| &dns.records).any(|(kind, _)| kind == "SRV");
+    match state.namespaces.get(&service.namespace_id) {
+        Some(namespace) if has_srv => {
+            check_dns_name("InstanceId", &[instance_id, &service.name, &namespace.name])
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_quotas(state: &State, service: &DiscoveryService) -> Result<(), ApiError> {

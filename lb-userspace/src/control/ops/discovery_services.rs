@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::{
     ApiError, Caller, Entry,
     cloud_map::{
-        self, Filter, Nothing, OperationAnswer, Tag, done, instances_of, invalid, namespace, owner, service,
-        services_of,
+        self, Filter, Nothing, OperationAnswer, Tag, check_dns_name, done, instances_of, invalid, namespace,
+        owner, service, services_of,
     },
     operation,
     paging::page,
@@ -106,7 +106,10 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Serv
         (NamespaceKind::DnsPrivate { .. }, Some(_), Some("HTTP")) => {
             return Err(invalid("DnsConfig is not for services of type HTTP."));
         }
-        (NamespaceKind::DnsPrivate { .. }, Some(dns), _) => Some(dns_config(dns)?),
+        (NamespaceKind::DnsPrivate { .. }, Some(dns), _) => {
+            check_dns_name("Name", &[&input.name, &namespace.name])?;
+            Some(dns_config(dns)?)
+        }
         (NamespaceKind::DnsPrivate { .. }, None, _) => {
             return Err(invalid("DnsConfig is required in a DNS namespace, unless Type is HTTP."));
         }

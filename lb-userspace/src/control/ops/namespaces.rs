@@ -94,7 +94,12 @@ fn create(
     input: CreateInput,
     kind: NamespaceKind,
 ) -> Result<OperationAnswer, ApiError> {
-    let clashes = |row: &Namespace| row.name == input.name && place(&row.kind) == place(&kind);
+    // Names that differ only by case are one name in DNS.
+    let is_same = |name: &str| match kind {
+        NamespaceKind::Http => name == input.name,
+        NamespaceKind::DnsPrivate { .. } => name.eq_ignore_ascii_case(&input.name),
+    };
+    let clashes = |row: &Namespace| is_same(&row.name) && place(&row.kind) == place(&kind);
     if let Some(existing) = draft.all::<Namespace>().find(|row| clashes(row)) {
         // The same request once more is answered as before; its operation may be forgotten by then.
         let before = draft.all::<Operation>().find(|operation| {
@@ -149,7 +154,8 @@ fn is_printable(name: &str, most: usize) -> bool {
         && !name.starts_with("arn:")
 }
 
-fn is_dns_name(name: &str) -> bool {
+/// Whether it is one or more labels of letters, digits, hyphens and underscores, at most 253 characters.
+pub(super) fn is_dns_name(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
