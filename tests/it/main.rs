@@ -20,6 +20,8 @@ mod packets;
 mod gateway;
 /// The VPC link on real sockets.
 mod tunnel;
+/// DNS of private namespaces.
+mod registry;
 /// ECS: the process driver with real processes.
 mod ecs;
 /// The whole path: clients outside, the appliance, tasks inside.

@@ -134,6 +134,15 @@ fn what_to_try(lab: &Lab) -> String {
     for (integration, url) in lab.urls() {
         let _ = writeln!(text, "  # {integration}\n  ip netns exec {client} curl --cacert {ca} {url}");
     }
+    if let Some(machine) = lab.ready().namespaces.instances.first() {
+        let _ = write!(
+            text,
+            "
+Names of the private network, from one of its machines:
+  ip netns exec {machine} dig @10.0.0.2 whoami.gatehouse.internal SRV
+"
+        );
+    }
     let aws =
         Some(clients().join("bin/aws")).filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("aws"));
     let (aws, region) = (aws.display(), &control.region);

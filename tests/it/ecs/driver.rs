@@ -83,6 +83,32 @@ fn a_task_that_does_not_hear_is_killed_after_its_stop_timeout_with_all_its_child
 }
 
 #[test]
+fn a_task_resolves_names_by_its_vpcs_resolver_and_the_host_by_its_own() {
+    let mut world = World::new();
+    let of_the_host = fs::read_to_string("/etc/resolv.conf").unwrap();
+    let show = "cat /etc/resolv.conf; echo .; sleep 600";
+    let without = world.add("a1", vec![shell(show)]);
+    world.apply();
+    world.wait_for(&without, TaskStatus::Running);
+    world.give_resolver("10.0.0.2");
+    let with = world.add("a2", vec![shell(show)]);
+    world.apply();
+    world.wait_for(&with, TaskStatus::Running);
+    let output = |id: &str| {
+        let path = world.name.directory().join(format!("host/output/{id}.app.log"));
+        let mut text = String::new();
+        eventually("the task has said what it sees", || {
+            text = fs::read_to_string(&path).unwrap();
+            text.ends_with("\n.\n")
+        });
+        text.trim_end_matches(".\n").to_owned()
+    };
+    assert_eq!(output("a1"), of_the_host);
+    assert_eq!(output("a2"), "nameserver 10.0.0.2\n");
+    assert_eq!(fs::read_to_string("/etc/resolv.conf").unwrap(), of_the_host);
+}
+
+#[test]
 fn a_task_that_ends_by_itself_says_with_which_code() {
     let mut world = World::new();
     let task = world.add("d1", vec![shell("exit 3")]);

@@ -10,12 +10,13 @@ use std::{
 use gatehouse_tests::lab::{appliance::binary, name::Name, netns::Netns};
 use lb_userspace::{
     model::{
-        id::{Arn, InstanceId},
+        id::{Arn, InstanceId, VpcId},
+        network::InterfaceOwner,
         task::{ContainerDefinition, PortBinding, PortMapping, TaskStatus},
     },
     network::{places, remove_everything},
     snapshot::{
-        host::{HostInstance, HostSlice, HostTask},
+        host::{HostInstance, HostInterface, HostSlice, HostTask, VpcNetwork},
         report::Report,
     },
     tasks::{Driver, DriverConfig},
@@ -110,6 +111,22 @@ impl World {
         };
         self.slice.tasks.insert(arn.clone(), task);
         arn
+    }
+
+    /// Puts the machine into a VPC with a resolver.
+    pub(super) fn give_resolver(&mut self, resolver: &str) {
+        let vpc_id = VpcId::from("vpc-1");
+        let resolver = Some(resolver.parse().unwrap());
+        let vpc = VpcNetwork { cidr: "10.0.0.0/16".parse().unwrap(), index: 0, resolver };
+        self.slice.vpcs.insert(vpc_id.clone(), vpc);
+        let interface = HostInterface {
+            vpc_id,
+            subnet_id: "subnet-1".into(),
+            address: "10.0.1.6".parse().unwrap(),
+            owner: InterfaceOwner::Instance("i-1".into()),
+            groups: vec![],
+        };
+        self.slice.interfaces.insert("eni-1".into(), interface);
     }
 
     pub(super) fn stop(&mut self, task: &Arn) {

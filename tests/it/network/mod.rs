@@ -6,3 +6,5 @@ mod world;
 mod lifecycle;
 /// Who may connect to whom.
 mod reach;
+/// Where a VPC's resolver is reached, and whom it reaches.
+mod resolver;

@@ -17,7 +17,7 @@ fn is_unreachable(kind: ErrorKind) -> bool {
     )
 }
 
-fn assert_unreachable(from: &str, to: &str) {
+pub(super) fn assert_unreachable(from: &str, to: &str) {
     match connect(from, to) {
         Ok(_) => panic!("{from} connected to {to}"),
         Err(error) => assert!(is_unreachable(error.kind()), "{from} to {to}: {error}"),
@@ -128,7 +128,7 @@ fn a_load_balancer_answers_from_the_subnet_it_was_asked_in() {
     assert!(routes.contains("via 10.0.2.1 dev eni-24-000000a0"), "{routes}");
 }
 
-fn world_routes(namespace: &str, source: &str) -> String {
+pub(super) fn world_routes(namespace: &str, source: &str) -> String {
     let mut ip = gatehouse_tests::lab::netns::command_in(namespace, "ip");
     let output = ip.args(["route", "get", "10.0.9.9", "from", source]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()

@@ -110,14 +110,21 @@ impl World {
         network.resolver = Some("10.0.0.2".parse().unwrap());
     }
 
-    /// Adds a subnet `10.0.<number>.0/24`.
-    pub(super) fn add_subnet(&mut self, vpc: &Vpc, number: u8) {
+    /// Adds the subnet `10.0.0.0/24`, which holds the resolver's address, and a machine in it (`.7`); answers the machine's
+    /// namespace.
+    pub(super) fn add_subnet_of_resolver(&mut self, vpc: &Vpc) -> String {
         let network = SubnetNetwork {
             vpc_id: VpcId::from(vpc.id("vpc")),
-            cidr: format!("10.0.{number}.0/24").parse().unwrap(),
-            router: format!("10.0.{number}.1").parse().unwrap(),
+            cidr: "10.0.0.0/24".parse().unwrap(),
+            router: "10.0.0.1".parse().unwrap(),
         };
-        self.slice.subnets.insert(vpc.subnet(number), network);
+        self.slice.subnets.insert(vpc.subnet(0), network);
+        let id = InstanceId::from(vpc.id("i-0"));
+        let namespace = names::instance_namespace(self.name.as_str(), &id);
+        let instance = HostInstance { namespace: namespace.clone(), address: "10.0.0.7".parse().unwrap() };
+        self.slice.instances.insert(id.clone(), instance);
+        self.add_interface(vpc, 0, 7, InterfaceOwner::Instance(id));
+        namespace
     }
 
     pub(super) fn vpc(&self, vpc: &Vpc) -> String {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::{
-    Order, Shared, output,
+    Order, Place, Shared, output,
     ports::{is_free, is_listening},
     process::{Launch, LaunchError, Process},
     record::Record,
+    resolv_conf::ResolvConf,
     shared_ports,
 };
 use crate::model::{
@@ -29,23 +31,23 @@ pub(super) async fn start(
     shared: Arc<Shared>,
     arn: Arn,
     task: HostTask,
-    namespace: String,
+    place: Place,
     mut orders: watch::Receiver<Order>,
 ) {
     shared.report(&arn, TaskStatus::Pending, None).await;
-    if !appears(&namespace, &mut orders).await {
+    if !appears(&place.namespace, &mut orders).await {
         let reason = format!("The network of instance {} did not appear.", task.instance_id);
         shared.report(&arn, TaskStatus::Stopped, Some(reason)).await;
         return;
     }
     let record = Record {
         task: arn,
-        namespace,
+        namespace: place.namespace,
         containers: task.containers,
         bindings: Vec::new(),
         processes: BTreeMap::new(),
     };
-    let setting = Setting { cluster: task.cluster, family: task.family };
+    let setting = Setting { cluster: task.cluster, family: task.family, resolver: place.resolver };
     let work = Arc::clone(&shared);
     let launched = tokio::task::spawn_blocking(move || launch(&work, record, &setting)).await;
     let Ok((record, outcome)) = launched else { return };
@@ -95,6 +97,7 @@ async fn appears(name: &str, orders: &mut watch::Receiver<Order>) -> bool {
 struct Setting {
     cluster: String,
     family: String,
+    resolver: Option<Ipv4Addr>,
 }
 
 type Launched = Result<Vec<(String, Process)>, String>;
@@ -169,6 +172,7 @@ fn start_container(
     let refused = |source| LaunchError::Start { program: container.image.clone(), source };
     let cgroup = shared.cgroups.make(record.id(), container).map_err(refused)?;
     let output = output::open(&shared.config.directory, record.id(), &container.name).map_err(refused)?;
+    let resolv_conf = setting.resolver.map(|resolver| ResolvConf::of(&shared.config.directory, resolver));
     let child = Process::launch(Launch {
         namespace: &record.namespace,
         argv: &argv,
@@ -176,6 +180,7 @@ fn start_container(
         uid: shared.config.uid,
         cgroup: &cgroup,
         output,
+        resolv_conf: resolv_conf.transpose().map_err(refused)?,
     })?;
     Process::of_child(child).map_err(refused)
 }

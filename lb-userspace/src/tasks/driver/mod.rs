@@ -13,15 +13,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::model::{id::Arn, task::TaskStatus};
+use crate::model::{
+    id::{Arn, InstanceId},
+    network::InterfaceOwner,
+    task::TaskStatus,
+};
 use crate::snapshot::{
-    host::{HostSlice, HostTask},
+    host::{HostInterface, HostSlice, HostTask},
     report::Report,
 };
 
@@ -33,6 +38,8 @@ mod ports;
 mod process;
 /// A task's cgroup and its limits.
 mod cgroup;
+/// What a task resolves names by.
+mod resolv_conf;
 /// What containers print, kept in files of a bounded size.
 mod output;
 /// What the next driver must know to find a task again.
@@ -88,6 +95,14 @@ struct Known {
     keeper: JoinHandle<()>,
 }
 
+/// Where a task runs.
+struct Place {
+    /// Its instance's namespace.
+    namespace: String,
+    /// Its VPC's resolver, if that has one.
+    resolver: Option<Ipv4Addr>,
+}
+
 /// What a keeper is to do with its task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Order {
@@ -141,6 +156,7 @@ impl Driver {
 
     fn begin(&mut self, arn: &Arn, task: &HostTask, slice: &HostSlice) {
         let namespace = slice.instances.get(&task.instance_id).map(|instance| instance.namespace.clone());
+        let resolver = resolver_of(slice, &task.instance_id);
         let refusal = match (&namespace, task.run, task.started) {
             (_, false, _) => Some("The task was stopped before it was started."),
             (_, _, true) => Some("The task's processes are gone."),
@@ -156,7 +172,7 @@ impl Driver {
                 shared.report(&name, TaskStatus::Stopped, Some(reason.to_owned())).await;
             }),
             None => self.keep(arn.clone(), Order::Run, move |shared, order| {
-                keeper::start(shared, name, task, namespace, order)
+                keeper::start(shared, name, task, Place { namespace, resolver }, order)
             }),
         }
     }
@@ -187,6 +203,12 @@ impl Shared {
         // Nobody listens any more only when the role ends.
         let _ = self.reports.send(report).await;
     }
+}
+
+fn resolver_of(slice: &HostSlice, instance: &InstanceId) -> Option<Ipv4Addr> {
+    let is_its = |interface: &&HostInterface| matches!(&interface.owner, InterfaceOwner::Instance(owner) if owner == instance);
+    let interface = slice.interfaces.values().find(is_its)?;
+    slice.vpcs.get(&interface.vpc_id)?.resolver
 }
 
 fn shared_ports(shared: &Shared) -> std::sync::MutexGuard<'_, ports::Ports> {

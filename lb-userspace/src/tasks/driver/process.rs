@@ -20,6 +20,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use tokio::io::{Interest, unix::AsyncFd};
 
+use super::resolv_conf::ResolvConf;
 use crate::network::namespace::{NamespaceError, within};
 
 /// Why a container's process could not be started.
@@ -50,6 +51,7 @@ pub(super) struct Launch<'a> {
     pub(super) uid: u32,
     pub(super) cgroup: &'a Path,
     pub(super) output: File,
+    pub(super) resolv_conf: Option<ResolvConf>,
 }
 
 /// What names one process for good: its number, and when it started.
@@ -85,11 +87,11 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(launch.output.try_clone().map_err(refused)?)
             .stderr(launch.output);
-        let uid = launch.uid;
+        let (uid, resolv_conf) = (launch.uid, launch.resolv_conf);
         // SAFETY: between fork and exec the closure only makes system calls on values made before: it allocates
         // nothing, takes no lock, and what it captured is not used elsewhere.
         unsafe {
-            command.pre_exec(move || confine(&procs, uid));
+            command.pre_exec(move || confine(&procs, uid, resolv_conf.as_ref()));
         }
         // A child is born in the namespace of the thread that forks it.
         within(launch.namespace, || command.spawn())?.map_err(refused)
@@ -141,11 +143,14 @@ impl ProcessId {
 }
 
 /// What the child does to itself before it becomes the program.
-fn confine(procs: &File, uid: u32) -> io::Result<()> {
+fn confine(procs: &File, uid: u32, resolv_conf: Option<&ResolvConf>) -> io::Result<()> {
     // `0` is whoever writes it.
     let mut procs = procs;
     procs.write_all(b"0")?;
     setsid()?;
+    if let Some(resolv_conf) = resolv_conf {
+        resolv_conf.lay()?;
+    }
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
     setgroups(&[])?;
     setresgid(group, group, group)?;
