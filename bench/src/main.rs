@@ -7,12 +7,20 @@
 
 /// Results: the table and the JSON lines.
 mod record;
+/// Ctrl-C and its like.
+mod interrupt;
+/// Processes under measure.
+mod process;
+/// What control would send a node.
+mod slice;
+/// The target of the load.
+mod target;
 /// What a packet costs in the kernel, by the driver method.
 mod packets;
 /// The application load balancer beside nginx, HAProxy and a bare hyper proxy.
 mod alb;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 /// As in the `gatehouse` binary: what is measured is what runs.
 #[global_allocator]
@@ -25,6 +33,7 @@ fn main() -> Result<()> {
         ["packets"] => packets::bench(),
         ["alb"] => alb::bench(),
         // Processes that a bench starts to have something to measure.
+        ["serve", "target", address] => target::serve(address.parse().context("an address")?),
         ["serve", part, rest @ ..] => alb::serve(part, rest),
         _ => bail!("name a bench: packets, alb"),
     }

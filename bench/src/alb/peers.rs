@@ -1,10 +1,10 @@
 //! nginx and HAProxy, as whoever wants speed would set them up.
 
-use std::{fs, net::SocketAddr};
+use std::{fs, net::SocketAddr, process::Command};
 
 use anyhow::Result;
 
-use super::process::{Proxy, pinned};
+use super::proxy::Proxy;
 
 /// One nginx process without a master.
 pub(super) fn nginx(address: SocketAddr, target: SocketAddr) -> Result<Proxy> {
@@ -34,9 +34,8 @@ http {{
     );
     let file = path.join("nginx.conf");
     fs::write(&file, config)?;
-    let mut command = pinned("nginx");
-    command.arg("-c").arg(&file).arg("-p").arg(path);
-    Proxy::start("nginx", address, &mut command, Some(folder))
+    let mut command = Command::new("nginx");
+    Proxy::start("nginx", address, command.arg("-c").arg(&file).arg("-p").arg(path), Some(folder))
 }
 
 /// One HAProxy process with one thread.
@@ -66,7 +65,6 @@ backend target
     );
     let file = folder.path().join("haproxy.cfg");
     fs::write(&file, config)?;
-    let mut command = pinned("haproxy");
-    command.arg("-db").arg("-f").arg(&file);
-    Proxy::start("haproxy", address, &mut command, Some(folder))
+    let mut command = Command::new("haproxy");
+    Proxy::start("haproxy", address, command.arg("-db").arg("-f").arg(&file), Some(folder))
 }

@@ -1,5 +1,5 @@
-//! Programs for tests and benches only: one that merely passes, one that merely transmits, and one that feeds the
-//! program under test.
+//! Programs for tests and benches only: one that merely passes, one that merely transmits, two that only use a table,
+//! and one that feeds the program under test.
 //!
 //! A plain test run with `repeat` would show the program its own output from the second packet on. `drive` writes the
 //! packet anew each time and then calls the program by the table of programs.
@@ -7,11 +7,12 @@
 #![no_main]
 
 use aya_ebpf::{
-    bindings::xdp_action,
-    btf_maps::{Array, ProgramArray},
+    bindings::{BPF_NOEXIST, xdp_action},
+    btf_maps::{Array, HashMap, ProgramArray},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
+use lb_common::abi::{Flow, MAX_FLOW_ENTRIES};
 
 /// The packet's words, and how they vary.
 #[repr(C, align(8))]
@@ -39,7 +40,8 @@ pub struct Template {
     pub flows: u32,
     /// Which flow is next.
     pub next: u32,
-    /// How they vary: 0 by the client's address, 1 by the target and the port it answers to, 2 by address and port.
+    /// How they vary: 0 by the client's address and then its port, 1 by the target and the port it answers to, 2 by
+    /// address and port at once.
     pub mode: u32,
     /// Zero.
     pub pad: u32,
@@ -51,6 +53,15 @@ static TEMPLATE: Array<Template, 1> = Array::new();
 #[btf_map]
 static PROGRAMS: ProgramArray<1> = ProgramArray::new();
 
+/// Addresses, then ports and protocol.
+type Key = [u64; 2];
+/// As large as a flow's entry.
+type Entry = [u64; size_of::<Flow>() / 8];
+
+/// A table like the flows'.
+#[btf_map]
+static REFERENCE: HashMap<Key, Entry, MAX_FLOW_ENTRIES> = HashMap::new();
+
 /// Forwards nothing: what the packet path must be distinguishable from.
 #[xdp]
 pub fn pass(_: XdpContext) -> u32 {
@@ -61,6 +72,44 @@ pub fn pass(_: XdpContext) -> u32 {
 #[xdp]
 pub fn transmit(_: XdpContext) -> u32 {
     xdp_action::XDP_TX
+}
+
+/// Finds the packet's key and transmits: what a balancer costs at least that remembers flows.
+#[xdp]
+pub fn find(context: XdpContext) -> u32 {
+    let Some(key) = key(&context) else { return xdp_action::XDP_ABORTED };
+    match REFERENCE.get_ptr(&key) {
+        Some(_) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Remembers the packet's key and the answer's, and transmits: what beginning a flow costs at least.
+#[xdp]
+pub fn insert(context: XdpContext) -> u32 {
+    let Some(key) = key(&context) else { return xdp_action::XDP_ABORTED };
+    let answer = [key[0].rotate_left(32), key[1] ^ 1 << 63];
+    // Zeros would be a call that writes byte by byte.
+    let entry = [key[0]; size_of::<Entry>() / 8];
+    let new = u64::from(BPF_NOEXIST);
+    match (REFERENCE.insert(&key, &entry, new), REFERENCE.insert(&answer, &entry, new)) {
+        (Ok(()), Ok(())) => xdp_action::XDP_TX,
+        _ => xdp_action::XDP_ABORTED,
+    }
+}
+
+#[inline(always)]
+fn key(context: &XdpContext) -> Option<Key> {
+    let start = context.data();
+    if start + 54 > context.data_end() {
+        return None;
+    }
+    // SAFETY: both lie in the packet, which is long enough.
+    unsafe {
+        let addresses = ((start + 26) as *const u64).read_unaligned();
+        let ports = ((start + 34) as *const u32).read_unaligned();
+        Some([addresses, u64::from(ports) | TCP << 32])
+    }
 }
 
 /// Writes the next packet and calls the program under test.
@@ -77,7 +126,10 @@ pub fn drive(context: XdpContext) -> u32 {
         (*template).next = if now + 1 >= (*template).flows { 0 } else { now + 1 };
         let (mut source, mut ports) = ((*template).source, (*template).ports);
         match (*template).mode {
-            0 => source += now << 16,
+            0 => {
+                source += now << 16;
+                ports += now >> 16 << 16;
+            }
             1 => {
                 source += (now & 127) << 24;
                 ports += now >> 7;
@@ -109,6 +161,9 @@ unsafe fn put<T>(at: usize, value: T) {
     // SAFETY: by contract.
     unsafe { (at as *mut T).write_unaligned(value) };
 }
+
+/// IANA's number.
+const TCP: u64 = 6;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

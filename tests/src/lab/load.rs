@@ -1,10 +1,14 @@
-//! wrk in the client's namespace, and what it measured.
+//! wrk, and what it measured.
 
-use std::{io::Read as _, process::Stdio, time::Duration};
+use std::{
+    io::Read as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{client, netns::Netns, wait::Wait};
+use super::wait::Wait;
 
 /// What one run of wrk measured.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,11 +25,15 @@ pub struct Load {
     pub errors: u64,
 }
 
-/// Drives a URL for some seconds.
-pub(super) fn run(namespace: &Netns, url: &str, seconds: u64, wait: &Wait) -> Result<Load> {
-    let mut wrk = client::command(namespace, "wrk")
-        .args(["--threads", "1", "--connections", CONNECTIONS, "--timeout", "5s", "--latency"])
-        .args(["--duration", &format!("{seconds}s"), url])
+/// Drives a URL over this many connections for some seconds. `wrk` is the command that starts it, wherever that is; it
+/// may hold options already.
+///
+/// # Errors
+/// When wrk cannot be run, or says what cannot be understood.
+pub fn run(wrk: &mut Command, url: &str, connections: u32, seconds: u64, wait: &Wait) -> Result<Load> {
+    let mut wrk = wrk
+        .args(["--threads", "1", "--timeout", "5s", "--latency"])
+        .args(["--connections", &connections.to_string(), "--duration", &format!("{seconds}s"), url])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -72,7 +80,7 @@ fn milliseconds(text: &str) -> Option<f64> {
 }
 
 /// Enough to keep two cores busy without a queue before every worker.
-const CONNECTIONS: &str = "32";
+pub const CONNECTIONS: u32 = 32;
 /// What wrk may take beside its duration.
 const GRACE_SECONDS: u64 = 20;
 

@@ -21,7 +21,7 @@ pub mod appliance;
 pub mod ready;
 /// curl in the client's namespace.
 pub mod client;
-/// wrk in the client's namespace, and what it measured.
+/// wrk, and what it measured.
 pub mod load;
 /// Processor time by role.
 pub mod cpu;
@@ -229,7 +229,7 @@ impl Lab {
     /// When wrk cannot be run, or says what cannot be understood.
     pub fn load(&self, url: &str, seconds: u64) -> Result<(Load, CpuByRole)> {
         let before = CpuByRole::now(self);
-        let load = load::run(self.internet.client(), url, seconds, &self.wait)?;
+        let load = load::run(&mut self.client().command("wrk"), url, load::CONNECTIONS, seconds, &self.wait)?;
         Ok((load, CpuByRole::now(self).since(&before)))
     }
 }

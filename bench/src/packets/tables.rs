@@ -1,0 +1,190 @@
+//! Our program, loaded as a node loads it, and its tables as if a slice had been applied and flows had begun.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::programs::Xdp;
+use aya::util::nr_cpus;
+use aya::{Ebpf, EbpfLoader};
+use lb_common::abi::{
+    self, Flow, FlowKey, Ipv4Be, Listener, ListenerKey, MAX_FLOW_ENTRIES, PortBe, PortCursor, Pulse,
+    RING_SIZE, Ring, Target, direction, state, target_state,
+};
+use lb_common::wire::checksum::{delta16, delta32, fold};
+
+use super::driver::{empty, map, object, program, program_of};
+
+/// The loaded program.
+pub(super) struct Tables(Ebpf);
+
+/// The numbers of a flow, as the driver writes them.
+pub(super) struct Connection {
+    pub(super) client: Ipv4Addr,
+    pub(super) client_port: u16,
+    pub(super) target: Ipv4Addr,
+    pub(super) target_index: u32,
+    pub(super) nat_port: u16,
+}
+
+impl Connection {
+    /// The driver counts through 2^16 clients and then through their ports, or through the targets and then through
+    /// the ports that they answer to.
+    pub(super) fn of(number: u32) -> Result<Self> {
+        let [low, high, more, _] = number.to_le_bytes();
+        let target_index = number & (TARGETS - 1);
+        Ok(Self {
+            client: Ipv4Addr::new(10, 100, low, high),
+            client_port: FIRST_CLIENT.1 + u16::from(more),
+            target: target(target_index),
+            target_index,
+            nat_port: FIRST_NAT_PORT + u16::try_from(number / TARGETS)?,
+        })
+    }
+}
+
+impl Tables {
+    /// Loads the program with this many entries for flows, and tells it of targets.
+    pub(super) fn load(entries: u32) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries(abi::FLOWS, entries);
+        let mut ebpf = loader.load(&object("gatehouse.o")?)?;
+        program(&mut ebpf, PROGRAM)?.load()?;
+        fill(&mut ebpf)?;
+        Ok(Self(ebpf))
+    }
+
+    pub(super) fn program(&self) -> Result<&Xdp> {
+        program_of(&self.0, PROGRAM)
+    }
+
+    /// Ends all flows.
+    pub(super) fn clear(&mut self) -> Result<()> {
+        let mut table: HashMap<&mut MapData, FlowKey, Flow> = map(&mut self.0, abi::FLOWS)?;
+        empty(&mut table)
+    }
+
+    /// The flows that the driver's packets belong to.
+    pub(super) fn establish(&mut self, flows: u32) -> Result<()> {
+        let mut table: HashMap<&mut MapData, FlowKey, Flow> = map(&mut self.0, abi::FLOWS)?;
+        for number in 0..flows {
+            let connection = Connection::of(number)?;
+            let balancer = Ipv4Be::from(BALANCER);
+            let request = FlowKey {
+                source: connection.client.into(),
+                destination: balancer,
+                source_port: PortBe::new(connection.client_port),
+                destination_port: PortBe::new(LISTENER_PORT),
+                protocol: 6,
+            };
+            let reply = FlowKey {
+                source: connection.target.into(),
+                destination: balancer,
+                source_port: PortBe::new(TARGET_PORT),
+                destination_port: PortBe::new(connection.nat_port),
+                protocol: 6,
+            };
+            let there = flow(&request, &reply, direction::TO_TARGET, connection.target_index);
+            let back = flow(&reply, &request, direction::TO_CLIENT, connection.target_index);
+            table.insert(request, there, 0)?;
+            table.insert(reply, back, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that the kernel holds for the flow table.
+    pub(super) fn memory(&self) -> Result<f64> {
+        let Some(Map::HashMap(table)) = self.0.map(abi::FLOWS) else { anyhow::bail!("no flow table") };
+        let number = table.fd().as_fd().as_raw_fd();
+        let said = fs::read_to_string(format!("/proc/self/fdinfo/{number}"))?;
+        let bytes = said.lines().find_map(|line| line.strip_prefix("memlock:")).context("no memlock")?;
+        Ok(bytes.trim().parse()?)
+    }
+}
+
+fn fill(ebpf: &mut Ebpf) -> Result<()> {
+    let mut addresses: HashMap<&mut MapData, Ipv4Be, u32> = map(ebpf, abi::ADDRESSES)?;
+    addresses.insert(Ipv4Be::from(BALANCER), INGRESS, 0)?;
+    let mut listeners: HashMap<&mut MapData, ListenerKey, u32> = map(ebpf, abi::LISTENERS)?;
+    let key = ListenerKey { address: BALANCER.into(), port: PortBe::new(LISTENER_PORT), protocol: 6, pad: 0 };
+    listeners.insert(key, 0, 0)?;
+    let mut states: Array<&mut MapData, Listener> = map(ebpf, abi::LISTENER_STATE)?;
+    states.set(0, Listener { ring: 0, flags: 0 }, 0)?;
+    let mut slots: Vec<u16> = (0..u16::try_from(TARGETS)?).cycle().take(RING_SIZE).collect();
+    slots.rotate_left(7);
+    let ring: Box<Ring> = slots.try_into().map_err(|_| anyhow::anyhow!("a ring has its size"))?;
+    let mut rings: Array<&mut MapData, Ring> = map(ebpf, abi::RINGS)?;
+    rings.set(0, ring.as_ref(), 0)?;
+    let mut targets: Array<&mut MapData, Target> = map(ebpf, abi::TARGETS)?;
+    for index in 0..TARGETS {
+        let entry = Target {
+            address: target(index).into(),
+            port: PortBe::new(TARGET_PORT),
+            state: target_state::READY,
+            mac_head: 0x0000_0002,
+            mac_tail: 0x0200,
+            pad: 0,
+            generation: 1,
+            via: BALANCER.into(),
+            group: 0,
+        };
+        targets.set(index, entry, 0)?;
+    }
+    let mut pulse: Array<&mut MapData, Pulse> = map(ebpf, abi::PULSE)?;
+    pulse.set(0, Pulse { tick: TICK, syn_limit: u32::MAX }, 0)?;
+    let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
+    let mut ports: PerCpuArray<&mut MapData, PortCursor> = map(ebpf, abi::PORTS)?;
+    let cursor = PortCursor { first: 40_000, span: 9_000, next: 0, pad: 0 };
+    ports.set(0, PerCpuValues::try_from(vec![cursor; cpus])?, 0)?;
+    Ok(())
+}
+
+/// The entry that turns packets with `key` into packets that `other`'s answer.
+fn flow(key: &FlowKey, other: &FlowKey, way: u8, target: u32) -> Flow {
+    let (source, destination) = (other.destination, other.source);
+    let (source_port, destination_port) = (other.destination_port, other.source_port);
+    let addresses = delta32(key.source.0, source.0) + delta32(key.destination.0, destination.0);
+    let ports =
+        delta16(key.source_port.0, source_port.0) + delta16(key.destination_port.0, destination_port.0);
+    Flow {
+        source,
+        destination,
+        source_port,
+        destination_port,
+        ip_delta: fold(addresses),
+        tcp_delta: fold(addresses + ports),
+        mac_head: 0x0000_0002,
+        mac_tail: 0x0100,
+        direction: way,
+        state: state::CONFIRMED,
+        listener: 0,
+        target,
+        generation: 1,
+        ifindex: INGRESS,
+        seen: TICK,
+        began: TICK,
+    }
+}
+
+pub(super) fn target(index: u32) -> Ipv4Addr {
+    Ipv4Addr::new(10, 200, 0, index.to_le_bytes()[0])
+}
+
+/// Entries for flows as a node has them.
+#[expect(clippy::cast_possible_truncation, reason = "a map's size is a u32")]
+pub(super) const ENTRIES: u32 = MAX_FLOW_ENTRIES as u32;
+pub(super) const BALANCER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 4);
+pub(super) const LISTENER_PORT: u16 = 80;
+pub(super) const TARGET_PORT: u16 = 8080;
+/// The first client's address and port.
+pub(super) const FIRST_CLIENT: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 100, 0, 0), 40_000);
+pub(super) const FIRST_NAT_PORT: u16 = 1_024;
+/// A power of two, as the driver counts through them.
+const TARGETS: u32 = 128;
+const TICK: u32 = 100;
+/// Loopback: where test runs say that packets come from.
+const INGRESS: u32 = 1;
+/// Of the program in the object.
+pub(super) const PROGRAM: &str = "gatehouse";

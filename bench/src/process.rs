@@ -1,0 +1,47 @@
+//! Processes under measure: starting them, on a core or in a namespace, and their end.
+//!
+//! A bench may be killed at any moment: each process ends with it, and with each its own children.
+
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+/// A running process; killed on drop, with its children if it has any.
+pub(crate) struct Process(Child);
+
+impl Process {
+    /// Starts a command that stays one process and becomes no other's parent.
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        // Each program on the way becomes the one that it names, so that this is the last one's process.
+        let mut bound = Command::new("setpriv");
+        bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+        let child = bound.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Ok(Self(child.with_context(|| format!("starting {command:?}"))?))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A part of this binary, as a command.
+pub(crate) fn own(part: &str) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["serve", part]);
+    Ok(command)
+}
+
+/// A command, on one core.
+pub(crate) fn pinned(command: &Command, core: &str) -> Command {
+    let mut pinned = Command::new("taskset");
+    pinned.args(["-c", core]).arg(command.get_program()).args(command.get_args());
+    pinned
+}
