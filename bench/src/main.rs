@@ -11,12 +11,16 @@ mod record;
 mod interrupt;
 /// Processes under measure.
 mod process;
+/// What the whole machine spends.
+mod busy;
 /// What control would send a node.
 mod slice;
 /// The target of the load.
 mod target;
 /// What a packet costs in the kernel, by the driver method.
 mod packets;
+/// The network load balancer beside nftables, HAProxy and nginx.
+mod nlb;
 /// The application load balancer beside nginx, HAProxy and a bare hyper proxy.
 mod alb;
 
@@ -31,10 +35,12 @@ fn main() -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["packets"] => packets::bench(),
+        ["nlb"] => nlb::bench(),
         ["alb"] => alb::bench(),
         // Processes that a bench starts to have something to measure.
         ["serve", "target", address] => target::serve(address.parse().context("an address")?),
+        ["serve", "nlb", rest @ ..] => nlb::serve(rest),
         ["serve", part, rest @ ..] => alb::serve(part, rest),
-        _ => bail!("name a bench: packets, alb"),
+        _ => bail!("name a bench: packets, nlb, alb"),
     }
 }

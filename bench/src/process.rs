@@ -2,9 +2,13 @@
 //!
 //! A bench may be killed at any moment: each process ends with it, and with each its own children.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 /// A running process; killed on drop, with its children if it has any.
 pub(crate) struct Process(Child);
@@ -16,6 +20,20 @@ impl Process {
         let mut bound = Command::new("setpriv");
         bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
         let child = bound.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Ok(Self(child.with_context(|| format!("starting {command:?}"))?))
+    }
+
+    /// Starts a command that has children: all end when it does. What they say goes to a file.
+    pub(crate) fn start_tree(command: &mut Command, log: &Path) -> Result<Self> {
+        let file = fs::File::create(log).with_context(|| format!("writing {}", log.display()))?;
+        let mut bound = Command::new("setpriv");
+        bound
+            .args(["--pdeathsig", "KILL", "--"])
+            // The first process of a namespace of process ids takes all others with it.
+            .args(["unshare", "--pid", "--fork", "--kill-child=KILL", "--"])
+            .arg(command.get_program())
+            .args(command.get_args());
+        let child = bound.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn();
         Ok(Self(child.with_context(|| format!("starting {command:?}"))?))
     }
 
@@ -44,4 +62,12 @@ pub(crate) fn pinned(command: &Command, core: &str) -> Command {
     let mut pinned = Command::new("taskset");
     pinned.args(["-c", core]).arg(command.get_program()).args(command.get_args());
     pinned
+}
+
+/// Runs a command to its end; an error says what it said.
+pub(crate) fn finish(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}: {}", output.status, said.trim());
+    Ok(())
 }

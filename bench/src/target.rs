@@ -75,7 +75,9 @@ fn bulk() -> std::sync::Arc<[u8]> {
 }
 
 /// What `/bulk` answers.
-const BULK_BYTES: usize = 1 << 20;
+pub(crate) const BULK_BYTES: usize = 1 << 20;
+/// Its path.
+pub(crate) const BULK_PATH: &str = "/bulk";
 const BULK_REQUEST: &[u8] = b"GET /bulk ";
 const CLOSE: &[u8] = b"Connection: close\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 48\r\n\r\n\

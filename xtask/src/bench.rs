@@ -2,19 +2,20 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::{
     build::build_ebpf,
     setup::setup,
-    shell::{cargo, root, run},
+    shell::{cargo, is_root, root, run},
 };
 
 /// Builds the benches in release mode and runs one, or all.
 ///
 /// # Errors
-/// When something does not build, or a bench cannot measure. Never for being slow.
+/// Without root, when something does not build, or a bench cannot measure. Never for being slow.
 pub(crate) fn bench(name: Option<&str>) -> Result<()> {
+    ensure!(is_root(), "benches make network namespaces and load kernel programs: run as root");
     // The packets bench reads the objects; the appliance embeds one.
     build_ebpf(&setup()?)?;
     run(cargo().args(["build", "--release", "--quiet", "-p", "gatehouse-bench"]))?;
@@ -27,4 +28,4 @@ pub(crate) fn bench(name: Option<&str>) -> Result<()> {
 }
 
 /// Every bench there is.
-const ALL: &[&str] = &["packets", "alb"];
+const ALL: &[&str] = &["packets", "nlb", "alb"];

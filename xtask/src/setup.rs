@@ -129,6 +129,7 @@ const TEST: &[&str] = &[
     "wrk",
     "nghttp2-client",
     "nginx",
+    "libnginx-mod-stream",
     "haproxy",
     "curl",
     "openssl",
