@@ -23,6 +23,8 @@ mod packets;
 mod nlb;
 /// The application load balancer beside nginx, HAProxy and a bare hyper proxy.
 mod alb;
+/// The three integrations beside a direct request.
+mod integrations;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -37,10 +39,11 @@ fn main() -> Result<()> {
         ["packets"] => packets::bench(),
         ["nlb"] => nlb::bench(),
         ["alb"] => alb::bench(),
+        ["integrations"] => integrations::bench(),
         // Processes that a bench starts to have something to measure.
         ["serve", "target", address] => target::serve(address.parse().context("an address")?),
         ["serve", "nlb", rest @ ..] => nlb::serve(rest),
         ["serve", part, rest @ ..] => alb::serve(part, rest),
-        _ => bail!("name a bench: packets, nlb, alb"),
+        _ => bail!("name a bench: packets, nlb, alb, integrations"),
     }
 }

@@ -16,9 +16,9 @@ use crate::{
 /// Without root, when something does not build, or a bench cannot measure. Never for being slow.
 pub(crate) fn bench(name: Option<&str>) -> Result<()> {
     ensure!(is_root(), "benches make network namespaces and load kernel programs: run as root");
-    // The packets bench reads the objects; the appliance embeds one.
+    // The packets bench reads the objects; the appliance embeds one, and stands in the lab of the integrations.
     build_ebpf(&setup()?)?;
-    run(cargo().args(["build", "--release", "--quiet", "-p", "gatehouse-bench"]))?;
+    run(cargo().args(["build", "--release", "--quiet", "-p", "gatehouse-bench", "-p", "lb-userspace"]))?;
     let metadata = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
     let binary = metadata.join("release/gatehouse-bench");
     for one in name.map_or_else(|| ALL.to_vec(), |name| vec![name]) {
@@ -28,4 +28,4 @@ pub(crate) fn bench(name: Option<&str>) -> Result<()> {
 }
 
 /// Every bench there is.
-const ALL: &[&str] = &["packets", "nlb", "alb"];
+const ALL: &[&str] = &["packets", "nlb", "alb", "integrations"];
