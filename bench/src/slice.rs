@@ -41,6 +41,7 @@ pub(crate) fn slice(shape: &Shape<'_>) -> Result<NodeSlice> {
         prefix_len: shape.prefix_len,
         router: shape.router,
         zone: "a".to_owned(),
+        ipv6: None,
     };
     let load_balancer = LoadBalancerView {
         kind: shape.kind,
@@ -60,7 +61,14 @@ pub(crate) fn slice(shape: &Shape<'_>) -> Result<NodeSlice> {
     };
     let targets = shape.targets.iter().map(|target| {
         let key = TargetKey { id: target.ip().to_string(), port: target.port() };
-        let view = TargetView { key, address: *target.ip(), registered_at: 1, draining_until: None };
+        let view = TargetView {
+            key,
+            address: (*target.ip()).into(),
+            zone: None,
+            server_id: None,
+            registered_at: 1,
+            draining_until: None,
+        };
         (view.key.to_string(), view)
     });
     let targets = TargetGroupView {

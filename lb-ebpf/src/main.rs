@@ -7,39 +7,122 @@ mod maps;
 /// The tables that decide, over the maps.
 mod tables;
 
-use aya_ebpf::{bindings::xdp_action, helpers::{bpf_redirect, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len}, macros::xdp, programs::XdpContext};
-use lb_common::packet::{Verdict, steer};
-use lb_common::wire::Window;
+use aya_ebpf::{
+    bindings::xdp_action,
+    helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+    macros::xdp,
+    programs::XdpContext,
+};
+use lb_common::packet::{Outcome, V4, V6, Verdict, admit, begin, decapsulate, hasten, ponder, stray};
+use lb_common::wire::{Eth, Window};
 
-/// The network load balancer: attached to its interfaces.
-#[xdp]
+/// The network load balancer: attached to its interfaces. What is not of an established flow goes on to the programs
+/// below.
+#[xdp(frags)]
 pub fn gatehouse(context: XdpContext) -> u32 {
+    carry_out(&context, hasten(&window(&context), ingress(&context), &maps(&context)))
+}
+
+/// Programs of the later stages, each named like its stage.
+macro_rules! stages {
+    ($($name:ident: $context:ident => $outcome:expr;)+) => {
+        $(
+            #[xdp(frags)]
+            pub fn $name($context: XdpContext) -> u32 {
+                carry_out(&$context, $outcome)
+            }
+        )+
+    };
+}
+
+stages! {
+    ponder4: context => ponder::<V4, _>(&window(&context), ingress(&context), &maps(&context));
+    ponder6: context => ponder::<V6, _>(&window(&context), ingress(&context), &maps(&context));
+    stray4: context => stray::<V4, _>(&window(&context), ingress(&context), &maps(&context));
+    stray6: context => stray::<V6, _>(&window(&context), ingress(&context), &maps(&context));
+    admit4: context => admit::<V4, _>(&window(&context), ingress(&context), &maps(&context));
+    admit6: context => admit::<V6, _>(&window(&context), ingress(&context), &maps(&context));
+    begin4: context => begin::<V4, _>(&window(&context), ingress(&context), &maps(&context));
+    begin6: context => begin::<V6, _>(&window(&context), ingress(&context), &maps(&context));
+}
+
+#[inline(always)]
+fn maps(context: &XdpContext) -> tables::Maps {
+    tables::Maps { context: context.ctx }
+}
+
+#[inline(always)]
+fn ingress(context: &XdpContext) -> u32 {
+    context.ingress_ifindex() as u32
+}
+
+#[inline(always)]
+fn window(context: &XdpContext) -> Window<'_> {
     // SAFETY: the kernel gives these bounds for this call, and nothing else refers to the packet meanwhile.
-    let window = unsafe { Window::from_bounds(context.data(), context.data_end()) };
-    let ingress = context.ingress_ifindex() as u32;
-    let verdict = steer(&window, ingress, &tables::Maps);
+    unsafe { Window::from_bounds(context.data(), context.data_end()) }
+}
+
+#[inline(always)]
+fn carry_out(context: &XdpContext, outcome: Outcome) -> u32 {
+    let verdict = match outcome {
+        Outcome::Done(verdict) => verdict,
+        Outcome::Next(stage) => {
+            // SAFETY: the stages' programs expect a packet and nothing else.
+            unsafe { maps::PROGRAMS.tail_call(context, stage as u32) };
+            // There is no such program: the kernel answers, or nobody does.
+            Verdict::Pass
+        }
+    };
     #[cfg(feature = "trace")]
-    trace(&context, verdict);
+    trace(context, verdict);
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop(_) => xdp_action::XDP_DROP,
-        Verdict::Transmit => transmit(ingress),
-        Verdict::TransmitFirst(length) => {
+        Verdict::Transmit(egress) => transmit(egress),
+        Verdict::TransmitFirst { length, egress } => {
             // SAFETY: the context is this call's; no view of the packet is used after this. The length is asked for,
             // because the verifier forbids to compute with the packet's end.
             match unsafe {
                 let had = bpf_xdp_get_buff_len(context.ctx) as i32;
                 bpf_xdp_adjust_tail(context.ctx, i32::from(length) - had)
             } {
-                0 => transmit(ingress),
+                0 => transmit(egress),
                 _ => xdp_action::XDP_DROP,
             }
         }
     }
 }
 
-/// Out by the interface it came in by. As a redirect and not as XDP_TX: after XDP_TX veth wakes its peer only if that has
-/// an XDP program as well (`veth_xdp_flush`), and the frame lies in the ring until something else wakes it.
+/// Takes packets out of the tunnels that they came to a target in: attached to the target's own interface.
+#[xdp(frags)]
+pub fn gatehouse_decap(context: XdpContext) -> u32 {
+    let window = window(&context);
+    let Some((inner, ethertype)) = decapsulate(&window) else { return xdp_action::XDP_PASS };
+    let Some(eth) = window.view::<Eth>(0) else { return xdp_action::XDP_PASS };
+    let macs = (
+        eth.destination_head.get(),
+        eth.destination_tail.get(),
+        eth.source_head.get(),
+        eth.source_tail.get(),
+    );
+    // SAFETY: the context is this call's; the views end here.
+    let window = unsafe {
+        if bpf_xdp_adjust_head(context.ctx, (inner - size_of::<Eth>()) as i32) != 0 {
+            return xdp_action::XDP_DROP;
+        }
+        Window::from_bounds(context.data(), context.data_end())
+    };
+    let Some(eth) = window.view::<Eth>(0) else { return xdp_action::XDP_DROP };
+    eth.destination_head.set(macs.0);
+    eth.destination_tail.set(macs.1);
+    eth.source_head.set(macs.2);
+    eth.source_tail.set(macs.3);
+    eth.ethertype.set(ethertype);
+    xdp_action::XDP_PASS
+}
+
+/// Out by an interface. As a redirect and not as XDP_TX: after XDP_TX veth wakes its peer only if that has an XDP program
+/// as well (`veth_xdp_flush`), and the frame lies in the ring until something else wakes it.
 #[inline(always)]
 fn transmit(ifindex: u32) -> u32 {
     // SAFETY: takes two numbers.
@@ -51,8 +134,8 @@ fn trace(context: &XdpContext, verdict: Verdict) {
     let (word, detail) = match verdict {
         Verdict::Pass => ("pass", ""),
         Verdict::Drop(reason) => ("drop", reason.name()),
-        Verdict::Transmit => ("transmit", ""),
-        Verdict::TransmitFirst(_) => ("reset", ""),
+        Verdict::Transmit(_) => ("transmit", ""),
+        Verdict::TransmitFirst { .. } => ("answer", ""),
     };
     aya_log_ebpf::info!(context, "{} {}", word, detail);
 }

@@ -1,29 +1,52 @@
 //! The maps, by the names and sizes of the contract. All are pinned by userspace, so that flows outlive processes.
 
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
-    DropReason, Flow, FlowKey, Ipv4Be, Listener, ListenerCounters, ListenerKey, MAX_ADDRESSES, MAX_FLOW_ENTRIES,
-    MAX_LISTENERS, MAX_RINGS, MAX_SOURCES, MAX_TARGETS, PortCursor, Pulse, Ring, SourceKey, SynBudget, Target,
-    TargetCounters,
+    DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey,
+    MAX_ADDRESSES, MAX_BUDGETED_SOURCES, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, MAX_LISTENERS, MAX_RINGS, MAX_SERVER_IDS,
+    MAX_SOURCES, MAX_TARGETS, PortCursor, Pulse, Ring, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
 };
+use lb_common::packet::{Draft, Note, Stage};
 
 // Never an LRU map: a flow is two entries, and evicting one of them breaks it.
 #[btf_map]
-pub static FLOWS: HashMap<FlowKey, Flow, MAX_FLOW_ENTRIES> = HashMap::new();
+pub static FLOWS: HashMap<FlowKey<Ipv4Be>, Flow<Ipv4Be>, MAX_FLOW_ENTRIES> = HashMap::new();
+
+#[btf_map]
+pub static FLOWS6: HashMap<FlowKey<Ipv6Be>, Flow<Ipv6Be>, MAX_FLOW_ENTRIES> = HashMap::new();
+
+// Working memory: not pinned.
+#[btf_map]
+pub static DRAFT: PerCpuArray<Draft<Ipv4Be>, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub static DRAFT6: PerCpuArray<Draft<Ipv6Be>, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub static NOTE: PerCpuArray<Note, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub static ADDRESSES: HashMap<Ipv4Be, u32, MAX_ADDRESSES> = HashMap::new();
 
 #[btf_map]
-pub static LISTENERS: HashMap<ListenerKey, u32, MAX_LISTENERS> = HashMap::new();
+pub static ADDRESSES6: HashMap<Ipv6Be, u32, MAX_ADDRESSES> = HashMap::new();
+
+#[btf_map]
+pub static LISTENERS: HashMap<ListenerKey<Ipv4Be>, u32, MAX_LISTENERS> = HashMap::new();
+
+#[btf_map]
+pub static LISTENERS6: HashMap<ListenerKey<Ipv6Be>, u32, MAX_LISTENERS> = HashMap::new();
 
 // Apart from their keys: an array's elements are written in place, a hash's are replaced and used again.
 #[btf_map]
 pub static LISTENER_STATE: Array<Listener, MAX_LISTENERS> = Array::new();
 
 #[btf_map]
-pub static SOURCES: LpmTrie<SourceKey, u32, MAX_SOURCES> = LpmTrie::new();
+pub static SOURCES: LpmTrie<SourceKey<Ipv4Be>, u32, MAX_SOURCES> = LpmTrie::new();
+
+#[btf_map]
+pub static SOURCES6: LpmTrie<SourceKey<Ipv6Be>, u32, MAX_SOURCES> = LpmTrie::new();
 
 #[btf_map]
 pub static RINGS: Array<Ring, MAX_RINGS> = Array::new();
@@ -32,10 +55,29 @@ pub static RINGS: Array<Ring, MAX_RINGS> = Array::new();
 pub static TARGETS: Array<Target, MAX_TARGETS> = Array::new();
 
 #[btf_map]
+pub static SERVER_IDS: HashMap<ServerIdKey, u32, MAX_SERVER_IDS> = HashMap::new();
+
+// The oldest makes room: a flood of fragments costs fragments only.
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey<Ipv4Be>, FragmentPorts, MAX_FRAGMENTS> = LruHashMap::new();
+
+#[btf_map]
+pub static FRAGMENTS6: LruHashMap<FragmentKey<Ipv6Be>, FragmentPorts, MAX_FRAGMENTS> = LruHashMap::new();
+
+#[btf_map]
+pub static PROGRAMS: ProgramArray<{ Stage::PROGRAMS.len() }> = ProgramArray::new();
+
+#[btf_map]
 pub static PULSE: Array<Pulse, 1> = Array::new();
 
 #[btf_map]
-pub static SYN_BUDGET: PerCpuArray<SynBudget, 1> = PerCpuArray::new();
+pub static SYN_BUDGET: PerCpuArray<SynBudget, { MAX_LISTENERS + 1 }> = PerCpuArray::new();
+
+#[btf_map]
+pub static SOURCE_BUDGET: LruPerCpuHashMap<Ipv4Be, SynBudget, MAX_BUDGETED_SOURCES> = LruPerCpuHashMap::new();
+
+#[btf_map]
+pub static SOURCE_BUDGET6: LruPerCpuHashMap<Ipv6Be, SynBudget, MAX_BUDGETED_SOURCES> = LruPerCpuHashMap::new();
 
 #[btf_map]
 pub static PORTS: PerCpuArray<PortCursor, 1> = PerCpuArray::new();

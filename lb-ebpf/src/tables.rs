@@ -1,83 +1,169 @@
 //! The tables that decide, over the maps. No policy here: every line is a lookup, a store or an addition.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use core::cell::Cell;
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, xdp_md};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len};
 use lb_common::abi::{
-    DropReason, Flow, FlowKey, Ipv4Be, Listener, ListenerCounters, ListenerKey, PortBe, Pulse, RING_SIZE, SourceKey,
-    SynBudget, Target, TargetCounters,
+    DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey,
+    MAX_LISTENERS, PortBe, Pulse, RING_SIZE, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
 };
-use lb_common::packet::{InsertError, Tables};
+use lb_common::packet::{Budget, Draft, FamilyTables, InsertError, Note, Tables, V4, V6};
+use lb_common::wire::Window;
 
 use crate::maps;
 
-/// The maps of this program.
-pub struct Maps;
+/// The maps of this program, and the packet it was called for.
+pub struct Maps {
+    pub context: *mut xdp_md,
+}
+
+/// A key on the stack, where words may be stored only at multiples of eight.
+#[repr(C, align(8))]
+struct Aligned<T>(T);
+
+macro_rules! family_tables {
+    ($family:ty, $address:ty, $flows:ident, $addresses:ident, $listeners:ident, $sources:ident, $fragments:ident, $budgets:ident, $draft:ident) => {
+        impl FamilyTables<$family> for Maps {
+            type Slot = *mut Flow<$address>;
+
+            #[inline(always)]
+            fn flow(&self, key: &FlowKey<$address>) -> Option<(Flow<$address>, Self::Slot)> {
+                let slot = maps::$flows.get_ptr_mut(key)?;
+                // SAFETY: map memory is valid while the program runs. An entry that is removed and used again meanwhile
+                // gives a mixture, and the packet a wrong checksum: its receiver drops it.
+                Some((unsafe { *slot }, slot))
+            }
+
+            #[inline(always)]
+            fn touch(&self, slot: Self::Slot, seen: u32, state: u8) {
+                // SAFETY: as above; both are single stores, the last one wins.
+                unsafe {
+                    (*slot).seen = seen;
+                    (*slot).state = state;
+                }
+            }
+
+            #[inline(always)]
+            fn draft(&self) -> Option<&Draft<$address>> {
+                // SAFETY: this CPU's own element, valid while the program runs.
+                Some(unsafe { &*maps::$draft.get_ptr(0)? })
+            }
+
+            #[inline(always)]
+            fn find_draft(&self) -> Option<Self::Slot> {
+                let draft = FamilyTables::<$family>::draft(self)?;
+                // SAFETY: as above; cells are what they hold.
+                let slot = maps::$flows.get_ptr_mut(unsafe { &*draft.key.as_ptr() })?;
+                // SAFETY: map memory is valid while the program runs.
+                draft.flow.set(unsafe { *slot });
+                Some(slot)
+            }
+
+            #[inline(always)]
+            fn insert_draft(&self) -> Result<(), InsertError> {
+                let Some(draft) = maps::$draft.get_ptr(0) else { return Err(InsertError::Full) };
+                // SAFETY: as above; cells are what they hold.
+                let (key, flow) = unsafe { (&*(*draft).key.as_ptr(), &*(*draft).flow.as_ptr()) };
+                maps::$flows.insert(key, flow, u64::from(BPF_NOEXIST)).map_err(|errno| match errno {
+                    EEXIST => InsertError::Exists,
+                    _ => InsertError::Full,
+                })
+            }
+
+            #[inline(always)]
+            fn remove_flow(&self, key: &FlowKey<$address>) {
+                // Gone already is as good.
+                let _ = maps::$flows.remove(key);
+            }
+
+            #[inline(always)]
+            fn address(&self, address: $address) -> Option<u32> {
+                // SAFETY: copied at once; userspace never changes an address's interface.
+                unsafe { maps::$addresses.get(&Aligned(address).0) }.copied()
+            }
+
+            #[inline(always)]
+            fn listener(&self, key: &ListenerKey<$address>) -> Option<u32> {
+                // SAFETY: copied at once; userspace never changes a listener's index.
+                unsafe { maps::$listeners.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn admits(&self, source: &SourceKey<$address>) -> bool {
+                let key = Key::new(
+                    (size_of::<SourceKey<$address>>() * 8) as u32,
+                    SourceKey { listener: source.listener, source: source.source },
+                );
+                maps::$sources.get(&key).is_some()
+            }
+
+            #[inline(always)]
+            fn fragment(&self, key: &FragmentKey<$address>) -> Option<FragmentPorts> {
+                // SAFETY: copied at once; an entry that is used again meanwhile names another flow, or none.
+                unsafe { maps::$fragments.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn remember_fragment(&self, key: &FragmentKey<$address>, ports: &FragmentPorts) {
+                // The oldest makes room, so there always is.
+                let _ = maps::$fragments.insert(key, ports, u64::from(BPF_ANY));
+            }
+
+            #[inline(always)]
+            fn spend_source(&self, source: $address, tick: u32) -> u32 {
+                let source = Aligned(source);
+                match maps::$budgets.get_ptr_mut(&source.0) {
+                    Some(budget) => spend(budget, tick),
+                    None => {
+                        let _ = maps::$budgets.insert(&source.0, &SynBudget { tick, used: 1 }, u64::from(BPF_ANY));
+                        1
+                    }
+                }
+            }
+        }
+    };
+}
+
+family_tables!(V4, Ipv4Be, FLOWS, ADDRESSES, LISTENERS, SOURCES, FRAGMENTS, SOURCE_BUDGET, DRAFT);
+family_tables!(V6, Ipv6Be, FLOWS6, ADDRESSES6, LISTENERS6, SOURCES6, FRAGMENTS6, SOURCE_BUDGET6, DRAFT6);
 
 impl Tables for Maps {
-    type Slot = *mut Flow;
+    #[inline(always)]
+    fn packet_length(&self) -> Option<usize> {
+        // SAFETY: the context is this call's.
+        Some(unsafe { bpf_xdp_get_buff_len(self.context) } as usize)
+    }
+
+    #[inline(always)]
+    fn regrow<'packet>(&self, _: &Window<'packet>, grow: i32) -> Option<Window<'packet>> {
+        // SAFETY: the context is this call's; by contract nobody uses a view of the packet after this.
+        unsafe {
+            if bpf_xdp_adjust_head(self.context, -grow) != 0 {
+                return None;
+            }
+            Some(Window::from_bounds((*self.context).data as usize, (*self.context).data_end as usize))
+        }
+    }
+
+    #[inline(always)]
+    fn note(&self) -> Option<&Cell<Note>> {
+        // SAFETY: this CPU's own element, valid while the program runs; a cell is what it holds.
+        Some(unsafe { &*maps::NOTE.get_ptr(0)?.cast::<Cell<Note>>() })
+    }
 
     #[inline(always)]
     fn pulse(&self) -> Pulse {
         match maps::PULSE.get(0) {
             Some(pulse) => *pulse,
-            None => Pulse { tick: 0, syn_limit: 0 },
+            None => Pulse { tick: 0, syn_limit: 0, source_limit: 0, pad: 0 },
         }
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<(Flow, Self::Slot)> {
-        let slot = maps::FLOWS.get_ptr_mut(key)?;
-        // SAFETY: map memory is valid while the program runs. An entry that is removed and used again meanwhile gives a
-        // mixture, and the packet a wrong checksum: its receiver drops it.
-        Some((unsafe { *slot }, slot))
-    }
-
-    #[inline(always)]
-    fn touch(&self, slot: Self::Slot, seen: u32, state: u8) {
-        // SAFETY: as above; both are single stores, the last one wins.
-        unsafe {
-            (*slot).seen = seen;
-            (*slot).state = state;
-        }
-    }
-
-    #[inline(always)]
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
-        maps::FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)).map_err(|errno| match errno {
-            EEXIST => InsertError::Exists,
-            _ => InsertError::Full,
-        })
-    }
-
-    #[inline(always)]
-    fn remove_flow(&self, key: &FlowKey) {
-        // Gone already is as good.
-        let _ = maps::FLOWS.remove(key);
-    }
-
-    #[inline(always)]
-    fn address(&self, address: Ipv4Be) -> Option<u32> {
-        // SAFETY: copied at once; userspace never changes an address's interface.
-        unsafe { maps::ADDRESSES.get(address) }.copied()
-    }
-
-    #[inline(always)]
-    fn listener(&self, key: &ListenerKey) -> Option<u32> {
-        // SAFETY: copied at once; userspace never changes a listener's index.
-        unsafe { maps::LISTENERS.get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn listener_state(&self, index: u32) -> Option<Listener> {
-        maps::LISTENER_STATE.get(index).copied()
-    }
-
-    #[inline(always)]
-    fn admits(&self, source: &SourceKey) -> bool {
-        let key = aya_ebpf::btf_maps::lpm_trie::Key::new(
-            64,
-            SourceKey { listener: source.listener, source: source.source },
-        );
-        maps::SOURCES.get(&key).is_some()
+    fn listener_state(&self, index: u32) -> Option<&Listener> {
+        maps::LISTENER_STATE.get(index)
     }
 
     #[inline(always)]
@@ -91,8 +177,14 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn target(&self, index: u32) -> Option<Target> {
-        maps::TARGETS.get(index).copied()
+    fn target(&self, index: u16) -> Option<&Target> {
+        maps::TARGETS.get(u32::from(index))
+    }
+
+    #[inline(always)]
+    fn server_id(&self, key: &ServerIdKey) -> Option<u16> {
+        // SAFETY: copied at once.
+        unsafe { maps::SERVER_IDS.get(key) }.map(|index| *index as u16)
     }
 
     #[inline(always)]
@@ -110,20 +202,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn spend_syn(&self, tick: u32) -> SynBudget {
-        let Some(budget) = maps::SYN_BUDGET.get_ptr_mut(0) else { return SynBudget { tick, used: u32::MAX } };
-        // SAFETY: this CPU's own element.
-        unsafe {
-            let used = if (*budget).tick == tick { (*budget).used } else { 0 };
-            (*budget).tick = tick;
-            (*budget).used = used + 1;
-            SynBudget { tick, used: used + 1 }
+    fn spend_syn(&self, whose: Budget, tick: u32) -> u32 {
+        match maps::SYN_BUDGET.get_ptr_mut(place(whose)) {
+            Some(budget) => spend(budget, tick),
+            None => u32::MAX,
         }
     }
 
     #[inline(always)]
-    fn refund_syn(&self, tick: u32) {
-        let Some(budget) = maps::SYN_BUDGET.get_ptr_mut(0) else { return };
+    fn refund_syn(&self, whose: Budget, tick: u32) {
+        let Some(budget) = maps::SYN_BUDGET.get_ptr_mut(place(whose)) else { return };
         // SAFETY: this CPU's own element.
         unsafe {
             if (*budget).tick == tick && (*budget).used > 0 {
@@ -133,7 +221,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_forwarded(&self, listener: u32, target: u32, bytes: u64) {
+    fn count_forwarded(&self, listener: u32, target: u16, bytes: u64) {
         at_listener(listener, |counters| {
             counters.packets += 1;
             counters.bytes += bytes;
@@ -145,7 +233,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_new_flow(&self, listener: u32, target: u32) {
+    fn count_new_flow(&self, listener: u32, target: u16) {
         at_listener(listener, |counters| counters.new_flows += 1);
         at_target(target, |counters| counters.new_flows += 1);
     }
@@ -153,6 +241,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn count_rejected(&self, listener: u32) {
         at_listener(listener, |counters| counters.rejected += 1);
+    }
+
+    #[inline(always)]
+    fn count_port_error(&self, listener: u32) {
+        at_listener(listener, |counters| counters.port_errors += 1);
     }
 
     #[inline(always)]
@@ -166,7 +259,12 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_target_reset(&self, target: u32) {
+    fn count_client_reset(&self, listener: u32) {
+        at_listener(listener, |counters| counters.client_resets += 1);
+    }
+
+    #[inline(always)]
+    fn count_target_reset(&self, target: u16) {
         at_target(target, |counters| counters.resets += 1);
     }
 
@@ -188,10 +286,29 @@ fn at_listener(index: u32, add: impl FnOnce(&mut ListenerCounters)) {
 }
 
 #[inline(always)]
-fn at_target(index: u32, add: impl FnOnce(&mut TargetCounters)) {
-    if let Some(counters) = maps::TARGET_COUNTERS.get_ptr_mut(index) {
+fn at_target(index: u16, add: impl FnOnce(&mut TargetCounters)) {
+    if let Some(counters) = maps::TARGET_COUNTERS.get_ptr_mut(u32::from(index)) {
         // SAFETY: this CPU's own element.
         add(unsafe { &mut *counters });
+    }
+}
+
+#[inline(always)]
+fn spend(budget: *mut SynBudget, tick: u32) -> u32 {
+    // SAFETY: this CPU's own element of a per-CPU map, valid while the program runs.
+    unsafe {
+        let used = if (*budget).tick == tick { (*budget).used } else { 0 };
+        (*budget).tick = tick;
+        (*budget).used = used + 1;
+        used + 1
+    }
+}
+
+#[inline(always)]
+fn place(whose: Budget) -> u32 {
+    match whose {
+        Budget::All => MAX_LISTENERS as u32,
+        Budget::Listener(index) => index,
     }
 }
 

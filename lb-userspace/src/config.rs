@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
@@ -97,6 +98,11 @@ pub struct NodeConfig {
     /// DNS servers that are asked, in this order, for names that no private namespace of the VPC holds; at most three.
     /// They are reached through the VPC's uplink, if they are not in the VPC. None refuses such names.
     pub dns_forward: Vec<SocketAddrV4>,
+    /// New flows that each node's network load balancers may begin in a second and that are not established in it; none
+    /// leaves half of the flow table to established ones.
+    pub new_flows_per_second: Option<NonZeroU32>,
+    /// The same for each source address; none is no limit.
+    pub new_flows_per_source: Option<NonZeroU32>,
 }
 
 /// The network.
@@ -282,6 +288,27 @@ impl Config {
         self.run_dir.join("control.sock")
     }
 
+    /// A role's admin socket.
+    pub fn admin_socket(&self, role: &RoleId) -> PathBuf {
+        self.run_dir.join(format!("{role}{ADMIN_SOCKET}"))
+    }
+
+    /// The admin sockets of the nodes on this host, or of one VPC's.
+    pub fn node_admin_sockets(&self, vpc: Option<&str>) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.run_dir).into_iter().flatten().flatten();
+        let mut sockets: Vec<PathBuf> = entries
+            .filter(|entry| {
+                let name = entry.file_name();
+                let role = name.to_str().and_then(|name| name.strip_suffix(ADMIN_SOCKET));
+                let own = role.and_then(|role| role.strip_prefix("node-"));
+                own.is_some_and(|own| vpc.is_none_or(|vpc| vpc == own))
+            })
+            .map(|entry| entry.path())
+            .collect();
+        sockets.sort();
+        sockets
+    }
+
     /// Written by the supervisor once control serves.
     pub fn ready_file(&self) -> PathBuf {
         self.run_dir.join("ready.json")
@@ -319,6 +346,9 @@ fn is_dns_server(server: &SocketAddrV4) -> bool {
 
 /// As many as resolv.conf may name: more would take longer than a client waits.
 const DNS_SERVERS_MAX: usize = 3;
+
+/// How the names of admin sockets end.
+const ADMIN_SOCKET: &str = ".admin.sock";
 
 fn default_region() -> String {
     "eu-central-1".to_owned()

@@ -21,7 +21,7 @@ type Template = [u64; 9];
 type Key = [u64; 2];
 
 /// As large as one of our flow entries: what is copied costs.
-type Entry = [u64; size_of::<lb_common::abi::Flow>() / 8];
+type Entry = [u64; size_of::<lb_common::abi::Flow<lb_common::abi::Ipv4Be>>() / 8];
 
 impl Driver {
     /// Loads it, with this many entries in the reference's table.

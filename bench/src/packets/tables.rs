@@ -5,27 +5,32 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::Xdp;
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use lb_common::abi::{
-    self, Flow, FlowKey, Ipv4Be, Listener, ListenerKey, MAX_FLOW_ENTRIES, PortBe, PortCursor, Pulse,
-    RING_SIZE, Ring, Target, direction, state, target_state,
+    self, Flow, FlowKey, Ipv4Be, Ipv6Be, Listener, ListenerKey, MAX_FLOW_ENTRIES, NO_RING, PortBe,
+    PortCursor, Pulse, RING_SIZE, Ring, Target, direction, state, target_mode, target_state,
 };
+use lb_common::packet::Stage;
 use lb_common::wire::checksum::{delta16, delta32, fold};
 
 use super::driver::{empty, map, object, program, program_of};
 
 /// The loaded program.
-pub(super) struct Tables(Ebpf);
+pub(super) struct Tables {
+    ebpf: Ebpf,
+    /// The kernel forgets its programs when nobody holds the map.
+    _stages: ProgramArray<MapData>,
+}
 
 /// The numbers of a flow, as the driver writes them.
 pub(super) struct Connection {
     pub(super) client: Ipv4Addr,
     pub(super) client_port: u16,
     pub(super) target: Ipv4Addr,
-    pub(super) target_index: u32,
+    pub(super) target_index: u16,
     pub(super) nat_port: u16,
 }
 
@@ -34,11 +39,11 @@ impl Connection {
     /// the ports that they answer to.
     pub(super) fn of(number: u32) -> Result<Self> {
         let [low, high, more, _] = number.to_le_bytes();
-        let target_index = number & (TARGETS - 1);
+        let target_index = u16::try_from(number & (TARGETS - 1))?;
         Ok(Self {
             client: Ipv4Addr::new(10, 100, low, high),
             client_port: FIRST_CLIENT.1 + u16::from(more),
-            target: target(target_index),
+            target: target(target_index.into()),
             target_index,
             nat_port: FIRST_NAT_PORT + u16::try_from(number / TARGETS)?,
         })
@@ -52,23 +57,31 @@ impl Tables {
         loader.map_max_entries(abi::FLOWS, entries);
         let mut ebpf = loader.load(&object("gatehouse.o")?)?;
         program(&mut ebpf, PROGRAM)?.load()?;
+        let mut stages = ProgramArray::try_from(ebpf.take_map(abi::PROGRAMS).context("no map of stages")?)?;
+        for (stage, name) in Stage::PROGRAMS {
+            let program = program(&mut ebpf, name)?;
+            program.load()?;
+            stages.set(stage as u32, program.fd()?, 0)?;
+        }
         fill(&mut ebpf)?;
-        Ok(Self(ebpf))
+        Ok(Self { ebpf, _stages: stages })
     }
 
     pub(super) fn program(&self) -> Result<&Xdp> {
-        program_of(&self.0, PROGRAM)
+        program_of(&self.ebpf, PROGRAM)
     }
 
     /// Ends all flows.
     pub(super) fn clear(&mut self) -> Result<()> {
-        let mut table: HashMap<&mut MapData, FlowKey, Flow> = map(&mut self.0, abi::FLOWS)?;
+        let mut table: HashMap<&mut MapData, FlowKey<Ipv4Be>, Flow<Ipv4Be>> =
+            map(&mut self.ebpf, abi::FLOWS)?;
         empty(&mut table)
     }
 
     /// The flows that the driver's packets belong to.
     pub(super) fn establish(&mut self, flows: u32) -> Result<()> {
-        let mut table: HashMap<&mut MapData, FlowKey, Flow> = map(&mut self.0, abi::FLOWS)?;
+        let mut table: HashMap<&mut MapData, FlowKey<Ipv4Be>, Flow<Ipv4Be>> =
+            map(&mut self.ebpf, abi::FLOWS)?;
         for number in 0..flows {
             let connection = Connection::of(number)?;
             let balancer = Ipv4Be::from(BALANCER);
@@ -96,7 +109,7 @@ impl Tables {
 
     /// Bytes that the kernel holds for the flow table.
     pub(super) fn memory(&self) -> Result<f64> {
-        let Some(Map::HashMap(table)) = self.0.map(abi::FLOWS) else { anyhow::bail!("no flow table") };
+        let Some(Map::HashMap(table)) = self.ebpf.map(abi::FLOWS) else { anyhow::bail!("no flow table") };
         let number = table.fd().as_fd().as_raw_fd();
         let said = fs::read_to_string(format!("/proc/self/fdinfo/{number}"))?;
         let bytes = said.lines().find_map(|line| line.strip_prefix("memlock:")).context("no memlock")?;
@@ -107,11 +120,20 @@ impl Tables {
 fn fill(ebpf: &mut Ebpf) -> Result<()> {
     let mut addresses: HashMap<&mut MapData, Ipv4Be, u32> = map(ebpf, abi::ADDRESSES)?;
     addresses.insert(Ipv4Be::from(BALANCER), INGRESS, 0)?;
-    let mut listeners: HashMap<&mut MapData, ListenerKey, u32> = map(ebpf, abi::LISTENERS)?;
+    let mut listeners: HashMap<&mut MapData, ListenerKey<Ipv4Be>, u32> = map(ebpf, abi::LISTENERS)?;
     let key = ListenerKey { address: BALANCER.into(), port: PortBe::new(LISTENER_PORT), protocol: 6, pad: 0 };
     listeners.insert(key, 0, 0)?;
     let mut states: Array<&mut MapData, Listener> = map(ebpf, abi::LISTENER_STATE)?;
-    states.set(0, Listener { ring: 0, flags: 0 }, 0)?;
+    let listener = Listener {
+        ring: 0,
+        flags: 0,
+        previous_ring: NO_RING,
+        previous_until: 0,
+        syn_limit: u32::MAX,
+        server_id_length: 8,
+        address: Ipv6Be::of_v4(BALANCER.into()),
+    };
+    states.set(0, listener, 0)?;
     let mut slots: Vec<u16> = (0..u16::try_from(TARGETS)?).cycle().take(RING_SIZE).collect();
     slots.rotate_left(7);
     let ring: Box<Ring> = slots.try_into().map_err(|_| anyhow::anyhow!("a ring has its size"))?;
@@ -120,20 +142,25 @@ fn fill(ebpf: &mut Ebpf) -> Result<()> {
     let mut targets: Array<&mut MapData, Target> = map(ebpf, abi::TARGETS)?;
     for index in 0..TARGETS {
         let entry = Target {
-            address: target(index).into(),
-            port: PortBe::new(TARGET_PORT),
+            generation: 1,
             state: target_state::READY,
+            mode: target_mode::NAT,
+            port: PortBe::new(TARGET_PORT),
             mac_head: 0x0000_0002,
             mac_tail: 0x0200,
-            pad: 0,
-            generation: 1,
-            via: BALANCER.into(),
+            own_mac_head: 0x0000_0002,
+            own_mac_tail: 0x0400,
+            egress: INGRESS,
+            mtu: 1_500,
+            family: 4,
             group: 0,
+            address: Ipv6Be::of_v4(target(index).into()),
+            via: Ipv6Be::of_v4(BALANCER.into()),
         };
         targets.set(index, entry, 0)?;
     }
     let mut pulse: Array<&mut MapData, Pulse> = map(ebpf, abi::PULSE)?;
-    pulse.set(0, Pulse { tick: TICK, syn_limit: u32::MAX }, 0)?;
+    pulse.set(0, Pulse { tick: TICK, syn_limit: u32::MAX, source_limit: 0, pad: 0 }, 0)?;
     let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
     let mut ports: PerCpuArray<&mut MapData, PortCursor> = map(ebpf, abi::PORTS)?;
     let cursor = PortCursor { first: 40_000, span: 9_000, next: 0, pad: 0 };
@@ -142,7 +169,7 @@ fn fill(ebpf: &mut Ebpf) -> Result<()> {
 }
 
 /// The entry that turns packets with `key` into packets that `other`'s answer.
-fn flow(key: &FlowKey, other: &FlowKey, way: u8, target: u32) -> Flow {
+fn flow(key: &FlowKey<Ipv4Be>, other: &FlowKey<Ipv4Be>, way: u8, target: u16) -> Flow<Ipv4Be> {
     let (source, destination) = (other.destination, other.source);
     let (source_port, destination_port) = (other.destination_port, other.source_port);
     let addresses = delta32(key.source.0, source.0) + delta32(key.destination.0, destination.0);
@@ -154,17 +181,22 @@ fn flow(key: &FlowKey, other: &FlowKey, way: u8, target: u32) -> Flow {
         source_port,
         destination_port,
         ip_delta: fold(addresses),
-        tcp_delta: fold(addresses + ports),
+        l4_delta: fold(addresses + ports),
         mac_head: 0x0000_0002,
         mac_tail: 0x0100,
         direction: way,
         state: state::CONFIRMED,
+        own_mac_head: 0x0000_0002,
+        own_mac_tail: 0x0400,
+        mode: target_mode::NAT,
         listener: 0,
         target,
         generation: 1,
         ifindex: INGRESS,
+        egress: INGRESS,
         seen: TICK,
         began: TICK,
+        beyond: 0,
     }
 }
 

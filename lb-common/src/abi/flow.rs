@@ -1,17 +1,19 @@
-//! A flow is two entries of one table: what the client sends is found by the first, what the target answers by the
-//! second. Each says entirely how a packet of its direction is rewritten.
+//! A flow is two entries: what the client sends is found by the first, what the target answers by the second. Each says
+//! entirely how a packet of its direction is rewritten. Flows whose targets answer past us have only the first.
+//!
+//! `A` is the family of the packets that an entry is for: each family has its own table.
 
-use super::{Ipv4Be, PortBe};
+use super::{Ipv4Be, Ipv6Be, PortBe};
 
 /// What a packet carries when it comes in.
 // Aligned to 8, so that merged stores to it on the BPF stack are aligned.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct FlowKey {
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct FlowKey<A> {
     /// Source address.
-    pub source: Ipv4Be,
+    pub source: A,
     /// Destination address.
-    pub destination: Ipv4Be,
+    pub destination: A,
     /// Source port.
     pub source_port: PortBe,
     /// Destination port.
@@ -19,24 +21,27 @@ pub struct FlowKey {
     /// IANA number, widened so that there is no padding.
     pub protocol: u32,
 }
-const _: () = assert!(size_of::<FlowKey>() == 16); // a map key is compared byte for byte
+// A map key is compared byte for byte.
+const _: () = assert!(size_of::<FlowKey<Ipv4Be>>() == 16 && size_of::<FlowKey<Ipv6Be>>() == 40);
 
 /// How packets of one direction are rewritten, and what was seen of it.
+///
+/// 64 bytes for IPv4: behind a hash element's header and key it fills one cache line of its own.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Flow {
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Flow<A> {
     /// New source address.
-    pub source: Ipv4Be,
+    pub source: A,
     /// New destination address.
-    pub destination: Ipv4Be,
+    pub destination: A,
     /// New source port.
     pub source_port: PortBe,
     /// New destination port.
     pub destination_port: PortBe,
-    /// What the rewrite adds to the IP checksum, folded (RFC 1624, without the last complement).
+    /// What the rewrite adds to the IPv4 header's checksum, folded (RFC 1624, without the last complement).
     pub ip_delta: u16,
-    /// What it adds to the TCP checksum.
-    pub tcp_delta: u16,
+    /// What it adds to the checksum of TCP or UDP.
+    pub l4_delta: u16,
     /// Towards the client: the MAC its packets came from, first four bytes as on the wire. Else zero: the target's
     /// entry knows.
     pub mac_head: u32,
@@ -46,25 +51,36 @@ pub struct Flow {
     pub direction: u8,
     /// Bits of [`state`], of this direction.
     pub state: u8,
+    /// Towards the client: the MAC that its packets were sent to, which is ours on its side.
+    pub own_mac_head: u32,
+    /// The last two bytes.
+    pub own_mac_tail: u16,
+    /// One of [`target_mode`](super::target_mode): how packets of this entry are sent on.
+    pub mode: u16,
     /// Index of the listener, for counters.
     pub listener: u32,
     /// Index of the target.
-    pub target: u32,
+    pub target: u16,
     /// The target's generation when the flow began: an index that was given to another target does not match.
-    pub generation: u32,
+    pub generation: u16,
     /// The one interface whose packets belong to the flow.
     pub ifindex: u32,
+    /// The interface that they leave by; towards the target, the target's entry knows.
+    pub egress: u32,
     /// Tick of the last packet; while embryonic, of the first.
     pub seen: u32,
     /// Tick when the flow began.
     pub began: u32,
+    /// Of packets that change their family towards an IPv6 client: the last half of the client's address, whose first
+    /// half is in the places of `source` and `destination`.
+    pub beyond: u64,
 }
-const _: () = assert!(size_of::<Flow>() == 48);
+const _: () = assert!(size_of::<Flow<Ipv4Be>>() == 64 && size_of::<Flow<Ipv6Be>>() == 88);
 
-impl Flow {
-    /// The key of this flow's other direction.
+impl<A: Copy> Flow<A> {
+    /// The key of this flow's other direction, of a flow that stays in its family.
     #[inline(always)]
-    pub fn reverse_key(&self, protocol: u32) -> FlowKey {
+    pub fn reverse_key(&self, protocol: u32) -> FlowKey<A> {
         FlowKey {
             source: self.destination,
             destination: self.source,

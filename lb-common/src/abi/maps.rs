@@ -1,23 +1,43 @@
 //! Names and sizes of the maps. A name is also the file name of the map's pin.
 
-/// [`super::FlowKey`] → [`super::Flow`].
+/// [`super::FlowKey`] → [`super::Flow`], IPv4.
 pub const FLOWS: &str = "FLOWS";
+/// The same, IPv6.
+pub const FLOWS6: &str = "FLOWS6";
 /// [`super::Ipv4Be`] → interface index: the load balancers' own addresses.
 pub const ADDRESSES: &str = "ADDRESSES";
-/// [`super::ListenerKey`] → index of the listener.
+/// [`super::Ipv6Be`] → interface index.
+pub const ADDRESSES6: &str = "ADDRESSES6";
+/// [`super::ListenerKey`] → index of the listener, IPv4.
 pub const LISTENERS: &str = "LISTENERS";
+/// The same, IPv6.
+pub const LISTENERS6: &str = "LISTENERS6";
 /// Index → [`super::Listener`].
 pub const LISTENER_STATE: &str = "LISTENER_STATE";
-/// [`super::SourceKey`] by longest prefix → anything: admitted.
+/// [`super::SourceKey`] by longest prefix → anything: admitted, IPv4.
 pub const SOURCES: &str = "SOURCES";
+/// The same, IPv6.
+pub const SOURCES6: &str = "SOURCES6";
 /// Index → [`super::Ring`].
 pub const RINGS: &str = "RINGS";
 /// Index → [`super::Target`].
 pub const TARGETS: &str = "TARGETS";
+/// [`super::ServerIdKey`] → index of the target.
+pub const SERVER_IDS: &str = "SERVER_IDS";
+/// [`super::FragmentKey`] → [`super::FragmentPorts`], IPv4.
+pub const FRAGMENTS: &str = "FRAGMENTS";
+/// The same, IPv6.
+pub const FRAGMENTS6: &str = "FRAGMENTS6";
+/// [`crate::packet::Stage`] → the program of that stage; each is named like its stage, in lower case.
+pub const PROGRAMS: &str = "PROGRAMS";
 /// One [`super::Pulse`].
 pub const PULSE: &str = "PULSE";
-/// One [`super::SynBudget`] per CPU.
+/// One [`super::SynBudget`] per CPU for each listener, and behind them one for all.
 pub const SYN_BUDGET: &str = "SYN_BUDGET";
+/// Source address → [`super::SynBudget`], IPv4.
+pub const SOURCE_BUDGET: &str = "SOURCE_BUDGET";
+/// The same, IPv6.
+pub const SOURCE_BUDGET6: &str = "SOURCE_BUDGET6";
 /// One [`super::PortCursor`] per CPU.
 pub const PORTS: &str = "PORTS";
 /// Index of the listener → [`super::ListenerCounters`] per CPU.
@@ -28,23 +48,33 @@ pub const TARGET_COUNTERS: &str = "TARGET_COUNTERS";
 pub const DROPS: &str = "DROPS";
 
 /// Every map.
-pub const MAP_NAMES: [&str; 13] = [
+pub const MAP_NAMES: [&str; 23] = [
     FLOWS,
+    FLOWS6,
     ADDRESSES,
+    ADDRESSES6,
     LISTENERS,
+    LISTENERS6,
     LISTENER_STATE,
     SOURCES,
+    SOURCES6,
     RINGS,
     TARGETS,
+    SERVER_IDS,
+    FRAGMENTS,
+    FRAGMENTS6,
+    PROGRAMS,
     PULSE,
     SYN_BUDGET,
+    SOURCE_BUDGET,
+    SOURCE_BUDGET6,
     PORTS,
     LISTENER_COUNTERS,
     TARGET_COUNTERS,
     DROPS,
 ];
 
-/// Entries of the flow table, two a flow: 131,072 flows in about 30 MiB.
+/// Entries of a family's flow table, two a flow at most: 131,072 flows in 32 MiB (IPv4) and 46 MiB (IPv6).
 pub const MAX_FLOW_ENTRIES: usize = 1 << 18;
 /// Addresses: 50 network load balancers a region (AWS quota) in five zones.
 pub const MAX_ADDRESSES: usize = 256;
@@ -54,6 +84,12 @@ pub const MAX_LISTENERS: usize = 1024;
 pub const MAX_SOURCES: usize = 16_384;
 /// Rings, two for each set of targets: 128 KiB each.
 pub const MAX_RINGS: usize = 128;
+/// QUIC server ids of all listeners.
+pub const MAX_SERVER_IDS: usize = 16_384;
+/// Datagrams in fragments whose ports are remembered; the oldest makes room.
+pub const MAX_FRAGMENTS: usize = 8_192;
+/// Source addresses whose new flows are counted; the one that was quiet longest makes room.
+pub const MAX_BUDGETED_SOURCES: usize = 65_536;
 /// Targets, counted once per address that reaches them: 500 per zone and load balancer (AWS quota).
 pub const MAX_TARGETS: usize = 4096;
 
@@ -62,6 +98,10 @@ pub const MAX_TARGETS: usize = 4096;
 pub const LAST_NAT_PORT: u16 = 49_151;
 /// First source port of NAT: below are the ports that only privileged processes bind.
 pub const FIRST_NAT_PORT: u16 = 1024;
+
+/// Seconds that followers of a first fragment are known for: what a host waits for them (RFC 791's 15 s and more, RFC
+/// 8200's 60 s) is longer than any that comes in time takes.
+pub const FRAGMENT_TICKS: u32 = 15;
 
 /// Seconds after which a flow whose handshake was not finished makes room.
 pub const EMBRYONIC_TICKS: u32 = 10;

@@ -19,11 +19,11 @@ mod pod;
 pub use counters::{DropReason, ListenerCounters, TargetCounters};
 pub use flow::{Flow, FlowKey, direction, state};
 pub use maps::*;
-pub use order::{Ipv4Be, PortBe};
+pub use order::{Ipv4Be, Ipv6Be, PortBe};
 pub use plan::{
-    Listener, ListenerKey, NO_RING, NO_TARGET, PortCursor, Pulse, RING_SIZE, Ring, SourceKey, SynBudget,
-    Target, listener_flags, target_state,
+    FragmentKey, FragmentPorts, Listener, ListenerKey, NO_RING, NO_TARGET, PortCursor, Pulse, RING_SIZE,
+    Ring, ServerIdKey, SourceKey, SynBudget, Target, listener_flags, target_mode, target_state,
 };
 
 /// Pinned maps of another version are not adopted.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -2,8 +2,8 @@
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe trait")]
 
 use super::{
-    Flow, FlowKey, Ipv4Be, Listener, ListenerCounters, ListenerKey, PortCursor, Pulse, SourceKey, SynBudget,
-    Target, TargetCounters,
+    Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey,
+    PortCursor, Pulse, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
 };
 
 macro_rules! pod {
@@ -16,15 +16,24 @@ macro_rules! pod {
 }
 
 pod!(
-    Flow,
-    FlowKey,
+    Flow<Ipv4Be>,
+    Flow<Ipv6Be>,
+    FlowKey<Ipv4Be>,
+    FlowKey<Ipv6Be>,
+    FragmentKey<Ipv4Be>,
+    FragmentKey<Ipv6Be>,
+    FragmentPorts,
     Ipv4Be,
+    Ipv6Be,
     Listener,
     ListenerCounters,
-    ListenerKey,
+    ListenerKey<Ipv4Be>,
+    ListenerKey<Ipv6Be>,
     PortCursor,
     Pulse,
-    SourceKey,
+    ServerIdKey,
+    SourceKey<Ipv4Be>,
+    SourceKey<Ipv6Be>,
     SynBudget,
     Target,
     TargetCounters,

@@ -1,76 +1,99 @@
 //! Packets of no flow: whose they are, and whether one may begin. After `forward`; `begin` comes next.
 
 use super::begin;
+use super::family::Family;
 use super::frame::{Frame, Other};
-use super::tables::Tables;
-use super::verdict::{Step, Verdict};
-use crate::abi::{DropReason, Ipv4Be, LAST_NAT_PORT, ListenerKey, PortBe, SourceKey, listener_flags};
-use crate::wire::{Icmp, Udp, flags, protocol};
+use super::icmp;
+use super::tables::{Arrival, FamilyTables, Tables};
+use super::verdict::Step;
+use crate::abi::{DropReason, LAST_NAT_PORT, ListenerKey, PortBe, SourceKey, listener_flags};
+use crate::wire::{Icmp, flags};
 
-/// A TCP packet of no flow.
+/// A TCP or UDP packet of no flow; the step is [`Step::NO_FLOW`] if it may begin one, and the note says which.
 #[inline(always)]
-pub(super) fn admit<T: Tables>(frame: &Frame<'_>, ingress: u32, tables: &T) -> Step {
+pub(super) fn admit<F, O, X, T>(frame: &Frame<'_, F>, at: &Arrival<'_, O, X, T>) -> Step
+where
+    F: Family,
+    O: FamilyTables<F>,
+    T: Tables,
+{
+    let tables = at.tables;
     let key = frame.key();
-    if tables.address(key.destination) != Some(ingress) {
-        return Step::Done(Verdict::Pass);
+    if at.own.address(key.destination) != Some(at.ingress) {
+        return Step::PASS;
     }
-    let listener =
-        ListenerKey { address: key.destination, port: key.destination_port, protocol: protocol::TCP, pad: 0 };
-    let Some(index) = tables.listener(&listener) else {
+    let protocol = frame.protocol();
+    let listener = ListenerKey { address: key.destination, port: key.destination_port, protocol, pad: 0 };
+    let Some(index) = at.own.listener(&listener) else {
         return if is_kernels(key.destination_port) && !frame.opens() {
-            Step::Done(Verdict::Pass)
+            Step::PASS
         } else {
-            Step::Done(Verdict::Drop(DropReason::NoListener))
+            Step::drop(DropReason::NoListener)
         };
     };
     let Some(listener) = tables.listener_state(index) else {
-        return Step::Done(Verdict::Drop(DropReason::NoListener));
+        return Step::drop(DropReason::NoListener);
     };
-    if listener.flags & listener_flags::GUARDED != 0
-        && !tables.admits(&SourceKey { listener: index, source: key.source })
-    {
-        if frame.opens() {
+    let has = |flag| listener.flags & flag != 0;
+    if has(listener_flags::GUARDED) && !at.own.admits(&SourceKey { listener: index, source: key.source }) {
+        if frame.opens() || frame.is_udp() {
             tables.count_blocked(index);
         }
-        return Step::Done(Verdict::Drop(DropReason::SecurityGroup));
+        return Step::drop(DropReason::SecurityGroup);
     }
-    if frame.opens() {
-        return begin::begin(frame, ingress, index, listener, tables);
+    if has(listener_flags::LOCAL) {
+        return Step::PASS;
     }
-    if frame.has(flags::RST) {
-        return Step::Done(Verdict::Drop(DropReason::StrayReset));
+    let resets = frame.has(flags::RST);
+    if frame.opens() || frame.is_udp() || has(listener_flags::DIRECT) && !resets {
+        return begin::prepare(frame, index, listener, at);
+    }
+    if resets {
+        return Step::drop(DropReason::StrayReset);
     }
     tables.count_reset(index);
-    Step::Reset
+    Step::RESET
 }
 
-/// A packet that is not TCP.
+/// A packet that is neither TCP nor UDP.
 #[inline(always)]
-pub(super) fn other<T: Tables>(packet: &Other<'_>, tables: &T) -> Verdict {
-    if tables.address(Ipv4Be(packet.ip.destination.get())).is_none() {
-        return Verdict::Pass;
+pub(super) fn other<F, O, X, T>(packet: &Other<'_, F>, at: &Arrival<'_, O, X, T>) -> Step
+where
+    F: Family,
+    O: FamilyTables<F>,
+    T: Tables,
+{
+    if packet.protocol != F::ICMP {
+        return match at.own.address(F::destination(packet.ip)) {
+            Some(_) => Step::drop(DropReason::Protocol),
+            None => Step::PASS,
+        };
     }
-    let payload = super::frame::IP + usize::from(packet.ip.header_length());
-    match packet.ip.protocol.get() {
-        protocol::ICMP => match packet.window.view::<Icmp>(payload) {
-            Some(icmp) if matches!(icmp.kind.get(), 0 | 3 | 8 | 11) => Verdict::Pass,
-            _ => Verdict::Drop(DropReason::Icmp),
-        },
-        // An answer to something that the node itself asked.
-        protocol::UDP => match packet.window.view::<Udp>(payload) {
-            Some(udp) if is_kernels(PortBe(udp.destination.get())) => Verdict::Pass,
-            _ => Verdict::Drop(DropReason::Protocol),
-        },
-        _ => Verdict::Drop(DropReason::Protocol),
+    let Some(message) = packet.window.view::<Icmp>(packet.body) else {
+        return bad::<F, _>(Some(packet.ip), DropReason::Truncated, at.own);
+    };
+    if F::is_error(message) {
+        let step = icmp::carry(packet, message, at);
+        if step != Step::NO_FLOW {
+            return step;
+        }
     }
+    if at.own.address(F::destination(packet.ip)).is_none() || F::is_kernels(message) {
+        return Step::PASS;
+    }
+    Step::drop(DropReason::Icmp)
 }
 
 /// A packet that cannot be what it says. Others' packets are the kernel's, whatever is wrong with them.
 #[inline(always)]
-pub(super) fn bad<T: Tables>(destination: Option<Ipv4Be>, reason: DropReason, tables: &T) -> Verdict {
-    match destination {
-        Some(address) if tables.address(address).is_none() => Verdict::Pass,
-        _ => Verdict::Drop(reason),
+pub(super) fn bad<F: Family, O: FamilyTables<F>>(
+    header: Option<&F::Header>,
+    reason: DropReason,
+    own: &O,
+) -> Step {
+    match header {
+        Some(header) if own.address(F::destination(header)).is_none() => Step::PASS,
+        _ => Step::drop(reason),
     }
 }
 

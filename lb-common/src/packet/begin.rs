@@ -1,177 +1,261 @@
-//! Both entries of a new flow, and its source port. Last of the path: the SYN goes on to the target it chose.
+//! The first packet of a flow: a target is chosen for it, then the flow begins. Last of the path; `nat` makes the entries.
 
+use core::cell::Cell;
+
+use super::cross;
+use super::family::Family;
+use super::fragment;
 use super::frame::Frame;
-use super::rewrite::{NextHop, deltas, rewrite};
-use super::select::flow_hash;
-use super::tables::{InsertError, Tables};
-use super::verdict::{Step, Verdict};
+use super::nat;
+use super::quic;
+use super::rewrite::{NextHop, rewrite};
+use super::select::{entropy, flow_hash, source_hash};
+use super::tables::{Arrival, Budget, FamilyTables, InsertError, Note, Tables};
+use super::tunnel;
+use super::verdict::Step;
 use crate::abi::{
-    DropReason, FIRST_NAT_PORT, Flow, FlowKey, LAST_NAT_PORT, Listener, NO_RING, NO_TARGET, PortBe, Target,
-    direction, target_state,
+    DropReason, Flow, Listener, NO_RING, NO_TARGET, PortBe, direction, listener_flags, state, target_mode,
+    target_state,
 };
-use crate::wire::checksum::{delta16, fold};
 
-/// Chooses a target for a SYN and begins an embryonic flow.
+/// Chooses a target for the first packet of a flow, and says so in the note: the next stage begins the flow.
 #[inline(always)]
-pub(super) fn begin<T: Tables>(
-    frame: &Frame<'_>,
-    ingress: u32,
+pub(super) fn prepare<F, O, X, T>(
+    frame: &Frame<'_, F>,
     index: u32,
-    listener: Listener,
-    tables: &T,
-) -> Step {
-    if frame.ip.ttl.get() <= 1 {
-        return Step::Done(Verdict::Drop(DropReason::TtlExpired));
+    listener: &Listener,
+    at: &Arrival<'_, O, X, T>,
+) -> Step
+where
+    F: Family,
+    O: FamilyTables<F>,
+    T: Tables,
+{
+    let tables = at.tables;
+    if F::hops(frame.ip) <= 1 {
+        return Step::drop(DropReason::TtlExpired);
     }
-    let key = frame.key();
-    let chosen =
-        if listener.ring == NO_RING { None } else { tables.ring_slot(listener.ring, flow_hash(&key)) };
-    let Some(slot) = chosen.filter(|slot| *slot != NO_TARGET) else {
+    let refuse = |reason| {
         tables.count_rejected(index);
-        tables.count_reset(index);
-        return Step::Reset;
-    };
-    let target_index = u32::from(slot);
-    let Some(target) = tables.target(target_index).filter(|target| target.state == target_state::READY)
-    else {
-        tables.count_rejected(index);
-        return Step::Done(Verdict::Drop(DropReason::Unresolved));
+        Step::drop(reason)
     };
     let pulse = tables.pulse();
-    if tables.spend_syn(pulse.tick).used > pulse.syn_limit {
+    let chosen = match choose(frame, index, listener, pulse.tick, at) {
+        Ok(chosen) => chosen,
+        Err(reason) => return refuse(reason),
+    };
+    let Some((Choice { slot, is_torn }, target)) =
+        chosen.and_then(|choice| Some((choice, tables.target(choice.slot)?)))
+    else {
         tables.count_rejected(index);
-        return Step::Done(Verdict::Drop(DropReason::SynFlood));
+        if frame.is_udp() {
+            return Step::drop(DropReason::NoTarget);
+        }
+        tables.count_reset(index);
+        return Step::RESET;
+    };
+    if target.state != target_state::READY {
+        return refuse(DropReason::Unresolved);
     }
-    let flow = match insert(frame, &key, ingress, index, target_index, &target, pulse.tick, tables) {
-        Ok(flow) => flow,
+    // A SYN to a target that answers past us needs no entry: what comes next finds the same slot of the ring. Unless the
+    // ring has just changed, and what comes next would be taken for what the ring before spread.
+    let is_stateless = target_mode::is_direct(target.mode) && frame.opens() && !is_torn;
+    if !is_stateless {
+        if tables.spend_syn(Budget::All, pulse.tick) > pulse.syn_limit
+            || tables.spend_syn(Budget::Listener(index), pulse.tick) > listener.syn_limit
+        {
+            return refuse(DropReason::SynFlood);
+        }
+        if pulse.source_limit != 0
+            && at.own.spend_source(F::source(frame.ip), pulse.tick) > pulse.source_limit
+        {
+            return refuse(DropReason::SourceLimit);
+        }
+    }
+    let Some(note) = tables.note() else { return refuse(DropReason::NoTarget) };
+    note.set(Note { listener: index, target: slot, is_stateless: u16::from(is_stateless) });
+    Step::NO_FLOW
+}
+
+/// Begins the flow that the note says, embryonic until more is heard of it, and sends its first packet on.
+#[inline(always)]
+pub(super) fn begin<F, O, X, T>(frame: &Frame<'_, F>, at: &Arrival<'_, O, X, T>) -> Step
+where
+    F: Family,
+    O: FamilyTables<F>,
+    X: FamilyTables<F::Other>,
+    T: Tables,
+{
+    match insert(frame, at) {
+        Ok(()) => send(frame, at),
+        Err(reason) => Step::drop(reason),
+    }
+}
+
+/// Makes the entries.
+#[inline(never)]
+fn insert<F, O, X, T>(frame: &Frame<'_, F>, at: &Arrival<'_, O, X, T>) -> Result<(), DropReason>
+where
+    F: Family,
+    O: FamilyTables<F>,
+    X: FamilyTables<F::Other>,
+    T: Tables,
+{
+    let tables = at.tables;
+    let Some(Note { listener: index, target: slot, is_stateless }) = tables.note().map(Cell::get) else {
+        return Err(DropReason::NoTarget);
+    };
+    let (Some(listener), Some(target)) = (tables.listener_state(index), tables.target(slot)) else {
+        return Err(DropReason::NoTarget);
+    };
+    let tick = tables.pulse().tick;
+    fragment::note(frame, at, tick);
+    let place = nat::Place { index, listener, slot, target, tick };
+    let is_direct = target_mode::is_direct(target.mode);
+    let inserted = if is_stateless != 0 {
+        return Ok(());
+    } else if is_direct {
+        insert_direct(frame, &place, at)
+    } else if target.family == F::VERSION {
+        nat::insert::<F, F, _, _, _>(frame, &place, at, at.own)
+    } else {
+        nat::insert::<F, F::Other, _, _, _>(frame, &place, at, at.other)
+    };
+    match inserted {
+        // A flow of TCP is counted when its handshake is over.
+        Ok(()) if frame.is_udp() || is_direct && !frame.opens() => tables.count_new_flow(index, slot),
+        Ok(()) => {}
         Err(reason) => {
+            if reason == DropReason::PortsExhausted {
+                tables.count_port_error(index);
+            }
             tables.count_rejected(index);
-            return Step::Done(Verdict::Drop(reason));
         }
-    };
-    let next_hop = NextHop { head: target.mac_head, tail: target.mac_tail };
-    let Some(verdict) = rewrite(frame, &flow, next_hop) else {
-        return Step::Done(Verdict::Drop(DropReason::TtlExpired));
-    };
-    tables.count_forwarded(index, target_index, frame.bytes());
-    Step::Done(verdict)
-}
-
-/// Inserts the target's direction first: its key decides whether a source port is free.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "all are scalars or borrowed once; a struct would be built per SYN"
-)]
-#[inline(always)]
-fn insert<T: Tables>(
-    frame: &Frame<'_>,
-    key: &FlowKey,
-    ingress: u32,
-    listener: u32,
-    target_index: u32,
-    target: &Target,
-    tick: u32,
-    tables: &T,
-) -> Result<Flow, DropReason> {
-    let kept = (FIRST_NAT_PORT..=LAST_NAT_PORT).contains(&key.source_port.number());
-    let first = if kept { Some(key.source_port) } else { tables.next_port() };
-    let Some(mut port) = first else { return Err(DropReason::PortsExhausted) };
-    let mut reply_key = FlowKey {
-        source: target.address,
-        destination: key.destination,
-        source_port: target.port,
-        destination_port: port,
-        protocol: key.protocol,
-    };
-    let mut reply = reply(frame, key, &reply_key, ingress, listener, target_index, target, tick);
-    let mut tries = 0;
-    while let Err(error) = tables.insert_flow(&reply_key, &reply) {
-        if error == InsertError::Full {
-            return Err(DropReason::FlowTableFull);
-        }
-        tries += 1;
-        let next = if tries < PORT_TRIES { tables.next_port() } else { None };
-        let Some(next) = next else { return Err(DropReason::PortsExhausted) };
-        reply.tcp_delta = fold(u32::from(reply.tcp_delta) + delta16(next.0, port.0));
-        reply_key.destination_port = next;
-        port = next;
     }
-    let flow = request(key, port, ingress, listener, target_index, target, tick);
-    tables.insert_flow(key, &flow).map_err(|error| {
-        tables.remove_flow(&reply_key);
-        match error {
-            InsertError::Exists => DropReason::FlowRace,
-            InsertError::Full => DropReason::FlowTableFull,
-        }
-    })?;
-    Ok(flow)
+    inserted
 }
 
-/// From the client to the target, from our address and the port we chose.
+/// Sends the packet the way of the flow that was just drafted.
+#[inline(never)]
+fn send<F, O, X, T>(frame: &Frame<'_, F>, at: &Arrival<'_, O, X, T>) -> Step
+where
+    F: Family,
+    O: FamilyTables<F>,
+    T: Tables,
+{
+    let tables = at.tables;
+    let (Some(note), Some(draft)) = (tables.note().map(Cell::get), at.own.draft()) else {
+        return Step::drop(DropReason::NoTarget);
+    };
+    let Some(target) = tables.target(note.target) else { return Step::drop(DropReason::NoTarget) };
+    let bytes = frame.bytes();
+    let hop = NextHop::to_target(target);
+    let step = if target_mode::is_direct(target.mode) {
+        let entropy = entropy::<F>(&frame.key());
+        tunnel::send_or_answer::<F, _>(frame.eth, frame.ip, frame.window, target, entropy, at)
+    } else if target.family == F::VERSION {
+        rewrite(frame, &draft.flow.get(), hop).unwrap_or(Step::drop(DropReason::TtlExpired))
+    } else {
+        cross::send(frame, &draft.flow, hop, at)
+    };
+    if step.forwards() {
+        tables.count_forwarded(note.listener, note.target, bytes);
+    }
+    step
+}
+
+/// A target, and how it was found.
+#[derive(Clone, Copy)]
+struct Choice {
+    slot: u16,
+    /// Whether the ring changed a moment ago, and had another target here.
+    is_torn: bool,
+}
+
+/// The target of a new flow: the one that a connection id names, or one of the ring.
 #[inline(always)]
-fn request(
-    key: &FlowKey,
-    port: PortBe,
-    ingress: u32,
-    listener: u32,
-    target_index: u32,
-    target: &Target,
+fn choose<F, O, X, T>(
+    frame: &Frame<'_, F>,
+    index: u32,
+    listener: &Listener,
     tick: u32,
-) -> Flow {
-    let deltas = deltas(key, key.destination, target.address, port, target.port);
-    Flow {
-        source: key.destination,
-        destination: target.address,
-        source_port: port,
-        destination_port: target.port,
-        ip_delta: deltas.ip,
-        tcp_delta: deltas.tcp,
+    at: &Arrival<'_, O, X, T>,
+) -> Result<Option<Choice>, DropReason>
+where
+    F: Family,
+    T: Tables,
+{
+    let tables = at.tables;
+    if listener.flags & listener_flags::QUIC != 0 {
+        match quic::named(frame, index, listener, tables) {
+            quic::Named::Nobody => {}
+            quic::Named::Target(slot) => return Ok(Some(Choice { slot, is_torn: false })),
+            quic::Named::Unknown => return Err(DropReason::UnknownServerId),
+        }
+    }
+    if listener.ring == NO_RING {
+        return Ok(None);
+    }
+    let key = frame.key();
+    let is_sticky = listener.flags & listener_flags::STICKY != 0;
+    let hash = if is_sticky { source_hash::<F>(&key) } else { flow_hash::<F>(&key) };
+    let Some(slot) = tables.ring_slot(listener.ring, hash).filter(|slot| *slot != NO_TARGET) else {
+        return Ok(None);
+    };
+    let is_changing = listener.flags & listener_flags::DIRECT != 0
+        && listener.previous_ring != NO_RING
+        && (listener.previous_until.wrapping_sub(tick) as i32) > 0;
+    if is_changing
+        && let Some(before) = tables.ring_slot(listener.previous_ring, hash)
+        && before != slot
+    {
+        let was_begun =
+            !frame.opens() && tables.target(before).is_some_and(|target| target.state == target_state::READY);
+        return Ok(Some(Choice { slot: if was_begun { before } else { slot }, is_torn: true }));
+    }
+    Ok(Some(Choice { slot, is_torn: false }))
+}
+
+/// The one entry of a flow whose target answers past us.
+#[inline(never)]
+fn insert_direct<F, O, X, T>(
+    frame: &Frame<'_, F>,
+    place: &nat::Place<'_>,
+    at: &Arrival<'_, O, X, T>,
+) -> Result<(), DropReason>
+where
+    F: Family,
+    O: FamilyTables<F>,
+{
+    let key = frame.key();
+    let Some(draft) = at.own.draft() else { return Err(DropReason::FlowTableFull) };
+    draft.key.set(key);
+    draft.flow.set(Flow {
+        source: key.source,
+        destination: key.destination,
+        source_port: PortBe(key.source_port.0),
+        destination_port: PortBe(key.destination_port.0),
+        ip_delta: 0,
+        l4_delta: 0,
         mac_head: 0,
         mac_tail: 0,
         direction: direction::TO_TARGET,
-        state: 0,
-        listener,
-        target: target_index,
-        generation: target.generation,
-        ifindex: ingress,
-        seen: tick,
-        began: tick,
-    }
+        // Its target's answers are not seen: what is not a SYN is all there is to hear.
+        state: if frame.opens() || frame.is_udp() { 0 } else { state::CONFIRMED },
+        own_mac_head: 0,
+        own_mac_tail: 0,
+        mode: place.target.mode,
+        listener: place.index,
+        target: place.slot,
+        generation: place.target.generation,
+        ifindex: at.ingress,
+        egress: 0,
+        seen: place.tick,
+        began: place.tick,
+        beyond: 0,
+    });
+    at.own.insert_draft().map_err(|error| match error {
+        InsertError::Exists => DropReason::FlowRace,
+        InsertError::Full => DropReason::FlowTableFull,
+    })
 }
-
-/// From the target back to the client, from the address and port it connected to, to the MAC it came from.
-#[expect(clippy::too_many_arguments, reason = "see `insert`")]
-#[inline(always)]
-fn reply(
-    frame: &Frame<'_>,
-    key: &FlowKey,
-    reply_key: &FlowKey,
-    ingress: u32,
-    listener: u32,
-    target_index: u32,
-    target: &Target,
-    tick: u32,
-) -> Flow {
-    let deltas = deltas(reply_key, key.destination, key.source, key.destination_port, key.source_port);
-    Flow {
-        source: key.destination,
-        destination: key.source,
-        source_port: key.destination_port,
-        destination_port: key.source_port,
-        ip_delta: deltas.ip,
-        tcp_delta: deltas.tcp,
-        mac_head: frame.eth.source_head.get(),
-        mac_tail: frame.eth.source_tail.get(),
-        direction: direction::TO_CLIENT,
-        state: 0,
-        listener,
-        target: target_index,
-        generation: target.generation,
-        ifindex: ingress,
-        seen: tick,
-        began: tick,
-    }
-}
-
-/// Source ports that are tried for one SYN. The client's SYN is repeated, and the cursor has moved on by then.
-const PORT_TRIES: u32 = 8;

@@ -7,50 +7,244 @@
 mod verdict;
 /// The tables that decide, over maps in the kernel and over `HashMap`s on the host.
 mod tables;
+/// What IPv4 and IPv6 have in common.
+mod family;
 /// Headers to a checked frame.
 mod frame;
 /// Packets of a known flow.
 mod forward;
 /// Packets of no flow: whose they are, and whether one may begin.
 mod admit;
+/// The first packet of a flow.
+mod begin;
 /// Hash and ring: which target gets a new flow.
 mod select;
+/// QUIC's connection ids: which target has a flow already.
+mod quic;
 /// Both entries of a new flow, and its source port.
-mod begin;
+mod nat;
 /// New addresses, ports, MACs and checksums in place.
 mod rewrite;
+/// A packet of the other family.
+mod cross;
+/// Packets as they are, to targets that answer past us; and back out of what they were sent in.
+mod tunnel;
+/// Later fragments.
+mod fragment;
+/// Errors about packets of flows.
+mod icmp;
 /// A RST from a packet's own numbers.
 mod reset;
 
-pub use select::flow_hash;
-pub use tables::{InsertError, Tables};
+pub use family::{Family, V4, V6};
+pub use select::{flow_hash, source_hash};
+pub use tables::{Budget, Draft, FamilyTables, InsertError, Note, Tables};
+pub use tunnel::decapsulate;
 pub use verdict::Verdict;
 
-use crate::wire::Window;
-use frame::Parsed;
+use crate::abi::DropReason;
+use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Eth, Window};
+use frame::{Parse, Parsed};
+use tables::Arrival;
 use verdict::Step;
 
 /// Decides about one packet that came in by the interface `ingress`, rewrites it if it is forwarded, and counts it.
-#[inline(always)]
 pub fn steer<T: Tables>(window: &Window<'_>, ingress: u32, tables: &T) -> Verdict {
-    let verdict = match frame::parse(window) {
-        Parsed::Tcp(frame) => {
-            let mut step = forward::forward(&frame, ingress, tables);
-            if let Step::NoFlow = step {
-                step = admit::admit(&frame, ingress, tables);
-            }
-            match step {
-                Step::Done(verdict) => verdict,
-                Step::Reset => reset::answer(&frame),
-                Step::NoFlow => Verdict::Pass,
-            }
+    let mut outcome = hasten(window, ingress, tables);
+    loop {
+        outcome = match outcome {
+            Outcome::Done(verdict) => return verdict,
+            Outcome::Next(Stage::Ponder4) => ponder::<V4, T>(window, ingress, tables),
+            Outcome::Next(Stage::Ponder6) => ponder::<V6, T>(window, ingress, tables),
+            Outcome::Next(Stage::Stray4) => stray::<V4, T>(window, ingress, tables),
+            Outcome::Next(Stage::Stray6) => stray::<V6, T>(window, ingress, tables),
+            Outcome::Next(Stage::Admit4) => admit::<V4, T>(window, ingress, tables),
+            Outcome::Next(Stage::Admit6) => admit::<V6, T>(window, ingress, tables),
+            Outcome::Next(Stage::Begin4) => begin::<V4, T>(window, ingress, tables),
+            Outcome::Next(Stage::Begin6) => begin::<V6, T>(window, ingress, tables),
         }
-        Parsed::Other(packet) => admit::other(&packet, tables),
-        Parsed::Bad(packet, reason) => admit::bad(packet, reason, tables),
-        Parsed::NotIpv4 => Verdict::Pass,
+    }
+}
+
+/// What a stage says of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// All is done and counted.
+    Done(Verdict),
+    /// The packet is untouched, and another stage decides.
+    Next(Stage),
+}
+
+/// The stages behind the first. Each is a program of its own in the kernel, which gives every program 512 bytes of stack;
+/// and what is apart costs established packets nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Stage {
+    /// [`ponder`], IPv4.
+    Ponder4,
+    /// [`ponder`], IPv6.
+    Ponder6,
+    /// [`stray`], IPv4.
+    Stray4,
+    /// [`stray`], IPv6.
+    Stray6,
+    /// [`admit`], IPv4.
+    Admit4,
+    /// [`admit`], IPv6.
+    Admit6,
+    /// [`begin`], IPv4.
+    Begin4,
+    /// [`begin`], IPv6.
+    Begin6,
+}
+
+impl Stage {
+    /// All, by their numbers, with the names of their programs.
+    pub const PROGRAMS: [(Self, &'static str); 8] = [
+        (Self::Ponder4, "ponder4"),
+        (Self::Ponder6, "ponder6"),
+        (Self::Stray4, "stray4"),
+        (Self::Stray6, "stray6"),
+        (Self::Admit4, "admit4"),
+        (Self::Admit6, "admit6"),
+        (Self::Begin4, "begin4"),
+        (Self::Begin6, "begin6"),
+    ];
+}
+
+/// A family that all stages can work on, over tables of both families.
+#[expect(
+    private_bounds,
+    private_interfaces,
+    reason = "the families are sealed, and only this module arrives"
+)]
+pub trait Staged<T>: Parse {
+    /// The tables as this family's.
+    type Own: FamilyTables<Self>;
+    /// The tables as the other family's.
+    type Across: FamilyTables<Self::Other>;
+    /// The stage that admits its packets.
+    const ADMIT: Stage;
+    /// The stage that begins its flows.
+    const BEGIN: Stage;
+    /// The tables, thrice.
+    fn arrival(tables: &T, ingress: u32) -> Arrival<'_, Self::Own, Self::Across, T>;
+}
+
+#[expect(private_interfaces, reason = "see the trait")]
+impl<T: Tables> Staged<T> for V4 {
+    type Own = T;
+    type Across = T;
+    const ADMIT: Stage = Stage::Admit4;
+    const BEGIN: Stage = Stage::Begin4;
+
+    #[inline(always)]
+    fn arrival(tables: &T, ingress: u32) -> Arrival<'_, T, T, T> {
+        Arrival { ingress, own: tables, other: tables, tables }
+    }
+}
+
+#[expect(private_interfaces, reason = "see the trait")]
+impl<T: Tables> Staged<T> for V6 {
+    type Own = T;
+    type Across = T;
+    const ADMIT: Stage = Stage::Admit6;
+    const BEGIN: Stage = Stage::Begin6;
+
+    #[inline(always)]
+    fn arrival(tables: &T, ingress: u32) -> Arrival<'_, T, T, T> {
+        Arrival { ingress, own: tables, other: tables, tables }
+    }
+}
+
+/// The first stage: packets of established flows.
+#[inline(always)]
+pub fn hasten<T: Tables>(window: &Window<'_>, ingress: u32, tables: &T) -> Outcome {
+    let Some(eth) = window.view::<Eth>(0) else {
+        return done(Step::drop(DropReason::Truncated), tables);
     };
-    if let Verdict::Drop(reason) = verdict {
+    let hastened = |step: Option<Step>, stage| match step {
+        Some(step) => Outcome::Done(step.verdict()),
+        None => Outcome::Next(stage),
+    };
+    match eth.ethertype.get() {
+        ETHERTYPE_IPV4 => match V4::parse(window, eth, tables) {
+            Parsed::Whole(frame) => {
+                hastened(forward::hasten(&frame, &V4::arrival(tables, ingress)), Stage::Ponder4)
+            }
+            _ => Outcome::Next(Stage::Stray4),
+        },
+        ETHERTYPE_IPV6 => match V6::parse(window, eth, tables) {
+            Parsed::Whole(frame) => {
+                hastened(forward::hasten(&frame, &V6::arrival(tables, ingress)), Stage::Ponder6)
+            }
+            _ => Outcome::Next(Stage::Stray6),
+        },
+        // ARP, and frames with tags: they are for interfaces above this one.
+        _ => Outcome::Done(Verdict::Pass),
+    }
+}
+
+/// The second stage of TCP and UDP: flows whose packets take more than rewriting.
+#[inline(always)]
+pub fn ponder<F: Staged<T>, T: Tables>(window: &Window<'_>, ingress: u32, tables: &T) -> Outcome {
+    let Some(frame) = frame::<F, T>(window, tables) else { return Outcome::Done(Verdict::Pass) };
+    match forward::forward(&frame, &F::arrival(tables, ingress)) {
+        Step::NO_FLOW => Outcome::Next(F::ADMIT),
+        Step::RESET => done(reset::answer(&frame, ingress), tables),
+        step => done(step, tables),
+    }
+}
+
+/// The second stage of everything else: later fragments, errors about flows, what is not what it says, and what is not
+/// TCP or UDP.
+#[inline(always)]
+pub fn stray<F: Staged<T>, T: Tables>(window: &Window<'_>, ingress: u32, tables: &T) -> Outcome {
+    let at = F::arrival(tables, ingress);
+    let Some(eth) = window.view::<Eth>(0) else { return Outcome::Done(Verdict::Pass) };
+    let step = match F::parse(window, eth, tables) {
+        Parsed::Whole(_) => Step::PASS,
+        Parsed::Follower(packet) => fragment::follow(&packet, window, &at),
+        Parsed::Other(packet) => admit::other(&packet, &at),
+        Parsed::Bad(header, reason) => admit::bad::<F, _>(header, reason, at.own),
+    };
+    done(step, tables)
+}
+
+/// The third stage: packets of no flow.
+#[inline(always)]
+pub fn admit<F: Staged<T>, T: Tables>(window: &Window<'_>, ingress: u32, tables: &T) -> Outcome {
+    let Some(frame) = frame::<F, T>(window, tables) else { return Outcome::Done(Verdict::Pass) };
+    match admit::admit(&frame, &F::arrival(tables, ingress)) {
+        Step::NO_FLOW => Outcome::Next(F::BEGIN),
+        Step::RESET => done(reset::answer(&frame, ingress), tables),
+        step => done(step, tables),
+    }
+}
+
+/// The last stage: a flow begins.
+#[inline(always)]
+pub fn begin<F: Staged<T>, T: Tables>(window: &Window<'_>, ingress: u32, tables: &T) -> Outcome {
+    let Some(frame) = frame::<F, T>(window, tables) else { return Outcome::Done(Verdict::Pass) };
+    done(begin::begin(&frame, &F::arrival(tables, ingress)), tables)
+}
+
+/// The packet as an earlier stage found it.
+#[inline(always)]
+fn frame<'packet, F: Staged<T>, T: Tables>(
+    window: &'packet Window<'packet>,
+    tables: &T,
+) -> Option<frame::Frame<'packet, F>> {
+    match F::parse(window, window.view::<Eth>(0)?, tables) {
+        Parsed::Whole(frame) => Some(frame),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn done<T: Tables>(step: Step, tables: &T) -> Outcome {
+    if let Some(reason) = step.dropped() {
         tables.count_drop(reason);
     }
-    verdict
+    Outcome::Done(step.verdict())
 }

@@ -1,60 +1,87 @@
 //! New addresses, ports, MACs and checksums in place. Checksums are updated, never recomputed: what was wrong stays wrong.
 
-use super::frame::Frame;
-use super::verdict::Verdict;
-use crate::abi::{Flow, FlowKey, Ipv4Be, PortBe};
-use crate::wire::checksum::{delta16, delta32, fold, update};
+use super::family::Family;
+use super::frame::{Frame, Segment};
+use super::verdict::Step;
+use crate::abi::{Flow, PortBe, Target};
+use crate::wire::Eth;
+use crate::wire::checksum::update;
 
-/// The MAC that frames go to.
+/// Where a frame goes next: its MACs and the interface.
 #[derive(Clone, Copy)]
 pub(super) struct NextHop {
     pub(super) head: u32,
     pub(super) tail: u16,
+    pub(super) own_tail: u16,
+    pub(super) own_head: u32,
+    pub(super) egress: u32,
 }
 
-/// What replacing addresses and ports adds to the two checksums.
-pub(super) struct Deltas {
-    pub(super) ip: u16,
-    pub(super) tcp: u16,
+impl NextHop {
+    /// Towards a target.
+    #[inline(always)]
+    pub(super) fn to_target(target: &Target) -> Self {
+        Self {
+            head: target.mac_head,
+            tail: target.mac_tail,
+            own_tail: target.own_mac_tail,
+            own_head: target.own_mac_head,
+            egress: target.egress,
+        }
+    }
+
+    /// Back to the client of a flow.
+    #[inline(always)]
+    pub(super) fn to_client<A>(flow: &Flow<A>) -> Self {
+        Self {
+            head: flow.mac_head,
+            tail: flow.mac_tail,
+            own_tail: flow.own_mac_tail,
+            own_head: flow.own_mac_head,
+            egress: flow.egress,
+        }
+    }
+
+    /// Writes the MACs.
+    #[inline(always)]
+    pub(super) fn address(&self, eth: &Eth) {
+        eth.destination_head.set(self.head);
+        eth.destination_tail.set(self.tail);
+        eth.source_head.set(self.own_head);
+        eth.source_tail.set(self.own_tail);
+    }
 }
 
-/// Rewrites a packet as its flow says and turns it round; none if its time to live is over.
+/// Rewrites a packet as its flow says; none if its time to live is over.
 #[inline(always)]
-pub(super) fn rewrite(frame: &Frame<'_>, flow: &Flow, next_hop: NextHop) -> Option<Verdict> {
-    let Frame { eth, ip, tcp, .. } = frame;
-    let ttl = ip.ttl.get();
-    if ttl <= 1 {
+pub(super) fn rewrite<F: Family>(
+    frame: &Frame<'_, F>,
+    flow: &Flow<F::Address>,
+    hop: NextHop,
+) -> Option<Step> {
+    if F::hops(frame.ip) <= 1 {
         return None;
     }
-    eth.source_head.set(eth.destination_head.get());
-    eth.source_tail.set(eth.destination_tail.get());
-    eth.destination_head.set(next_hop.head);
-    eth.destination_tail.set(next_hop.tail);
-
-    let aged = const { u16::from_ne_bytes([1, 0]) };
-    ip.ttl.set(ttl - 1);
-    // One less in the word of time to live and protocol, whatever they are: ~1 in one's complement.
-    ip.checksum.set(update(ip.checksum.get(), u32::from(flow.ip_delta) + u32::from(!aged)));
-    ip.source.set(flow.source.0);
-    ip.destination.set(flow.destination.0);
-
-    tcp.source.set(flow.source_port.0);
-    tcp.destination.set(flow.destination_port.0);
-    tcp.checksum.set(update(tcp.checksum.get(), u32::from(flow.tcp_delta)));
-    Some(Verdict::Transmit)
+    hop.address(frame.eth);
+    F::readdress(frame.ip, flow.source, flow.destination, flow.ip_delta);
+    patch(frame, flow.source_port, flow.destination_port, flow.l4_delta);
+    Some(Step::transmit(hop.egress))
 }
 
-/// Deltas of a flow that turns packets with `key` into packets with these addresses and ports.
+/// New ports, and what they and the addresses add to the checksum.
 #[inline(always)]
-pub(super) fn deltas(
-    key: &FlowKey,
-    source: Ipv4Be,
-    destination: Ipv4Be,
-    source_port: PortBe,
-    destination_port: PortBe,
-) -> Deltas {
-    let addresses = delta32(key.source.0, source.0) + delta32(key.destination.0, destination.0);
-    let ports =
-        delta16(key.source_port.0, source_port.0) + delta16(key.destination_port.0, destination_port.0);
-    Deltas { ip: fold(addresses), tcp: fold(addresses + ports) }
+pub(super) fn patch<F: Family>(frame: &Frame<'_, F>, source: PortBe, destination: PortBe, delta: u16) {
+    frame.ports.source.set(source.0);
+    frame.ports.destination.set(destination.0);
+    match frame.segment {
+        Segment::Tcp(tcp) => tcp.checksum.set(update(tcp.checksum.get(), u32::from(delta))),
+        Segment::Udp(udp) => {
+            let old = udp.checksum.get();
+            // None at all stays none (RFC 768), and one that comes out as zero is sent as its other form.
+            if old != 0 {
+                let new = update(old, u32::from(delta));
+                udp.checksum.set(if new == 0 { u16::MAX } else { new });
+            }
+        }
+    }
 }

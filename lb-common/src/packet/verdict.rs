@@ -9,19 +9,78 @@ pub enum Verdict {
     Pass,
     /// It ends here, and was counted.
     Drop(DropReason),
-    /// It leaves, rewritten, by the interface it came in by: a load balancer's node has one interface to its subnet.
-    Transmit,
+    /// It leaves, rewritten, by the interface with this index.
+    Transmit(u32),
     /// Its first bytes leave that way, the rest is cut off.
-    TransmitFirst(u16),
+    TransmitFirst {
+        /// How many.
+        length: u16,
+        /// The interface.
+        egress: u32,
+    },
 }
 
-/// What a step of the path says about a TCP packet: an answer, or where it goes on.
+/// What a step of the path says about a packet: an answer, or where it goes on. One word, because an enum's unused bytes
+/// are whatever was in a register, and the kernel's verifier objects to computing with that.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Nothing more to decide.
-    Done(Verdict),
-    /// It belongs to no flow: ask whether it may begin one.
-    NoFlow,
+pub(super) struct Step(u64);
+
+impl Step {
+    /// It is the kernel's.
+    pub(super) const PASS: Self = Self(0);
+    /// It belongs to no flow: another stage asks whether it may begin one.
+    pub(super) const NO_FLOW: Self = Self(NO_FLOW);
     /// It is answered with a RST.
-    Reset,
+    pub(super) const RESET: Self = Self(RESET);
+
+    /// It ends here.
+    #[inline(always)]
+    pub(super) const fn drop(reason: DropReason) -> Self {
+        Self(DROP | (reason as u64) << 16)
+    }
+
+    /// It leaves by this interface.
+    #[inline(always)]
+    pub(super) const fn transmit(egress: u32) -> Self {
+        Self(TRANSMIT | (egress as u64) << 32)
+    }
+
+    /// Its first bytes leave by this interface.
+    #[inline(always)]
+    pub(super) const fn transmit_first(length: u16, egress: u32) -> Self {
+        Self(TRANSMIT_FIRST | (length as u64) << 16 | (egress as u64) << 32)
+    }
+
+    /// Whether the packet leaves as what it came as, and not an answer to it.
+    #[inline(always)]
+    pub(super) const fn forwards(self) -> bool {
+        self.0 & 0xffff == TRANSMIT
+    }
+
+    /// The verdict of a step that decided.
+    #[inline(always)]
+    pub(super) const fn verdict(self) -> Verdict {
+        let (middle, egress) = ((self.0 >> 16) as u16, (self.0 >> 32) as u32);
+        match self.0 & 0xffff {
+            DROP => Verdict::Drop(DropReason::of_index(middle as u8)),
+            TRANSMIT => Verdict::Transmit(egress),
+            TRANSMIT_FIRST => Verdict::TransmitFirst { length: middle, egress },
+            _ => Verdict::Pass,
+        }
+    }
+
+    /// Why it ends here, if it does.
+    #[inline(always)]
+    pub(super) const fn dropped(self) -> Option<DropReason> {
+        match self.0 & 0xffff {
+            DROP => Some(DropReason::of_index((self.0 >> 16) as u8)),
+            _ => None,
+        }
+    }
 }
+
+const DROP: u64 = 1;
+const TRANSMIT: u64 = 2;
+const TRANSMIT_FIRST: u64 = 3;
+const NO_FLOW: u64 = 4;
+const RESET: u64 = 5;

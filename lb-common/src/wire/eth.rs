@@ -24,3 +24,5 @@ unsafe impl Wire for Eth {}
 
 /// IPv4, as in the packet.
 pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
+/// IPv6, as in the packet.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();

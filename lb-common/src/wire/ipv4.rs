@@ -53,14 +53,34 @@ impl Ipv4 {
     pub fn is_fragment(&self) -> bool {
         self.fragment.get() & const { 0x3fff_u16.to_be() } != 0
     }
+
+    /// Whether it begins the datagram.
+    #[inline(always)]
+    pub fn is_first(&self) -> bool {
+        self.fragment.get() & const { 0x1fff_u16.to_be() } == 0
+    }
 }
 
 /// IANA protocol numbers.
 pub mod protocol {
+    /// IPv6 hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
     /// ICMP.
     pub const ICMP: u8 = 1;
+    /// IPv4 in IP.
+    pub const IPV4: u8 = 4;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// IPv6 in IP.
+    pub const IPV6: u8 = 41;
+    /// IPv6 routing header.
+    pub const ROUTING: u8 = 43;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+    /// IPv6 destination options.
+    pub const DESTINATION_OPTIONS: u8 = 60;
 }

@@ -11,19 +11,22 @@ mod field;
 mod eth;
 /// IPv4.
 mod ipv4;
+/// IPv6.
+mod ipv6;
 /// TCP.
 mod tcp;
 /// UDP.
 mod udp;
-/// ICMP.
+/// ICMP and ICMPv6.
 mod icmp;
 /// The Internet checksum, whole and incremental.
 pub mod checksum;
 
-pub use eth::{ETHERTYPE_IPV4, Eth};
-pub use field::{Raw8, Raw16, Raw32};
-pub use icmp::Icmp;
+pub use eth::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Eth};
+pub use field::{Raw8, Raw16, Raw32, Raw128};
+pub use icmp::{Icmp, icmp4, icmp6};
 pub use ipv4::{Ipv4, protocol};
+pub use ipv6::{Ipv6, Ipv6Fragment};
 pub use tcp::{Tcp, flags};
-pub use udp::Udp;
+pub use udp::{Ports, Udp};
 pub use window::{Window, Wire};

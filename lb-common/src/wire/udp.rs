@@ -3,6 +3,19 @@
 
 use super::{Raw16, Wire};
 
+/// What TCP and UDP begin with.
+#[repr(C)]
+pub struct Ports {
+    /// Source port.
+    pub source: Raw16,
+    /// Destination port.
+    pub destination: Raw16,
+}
+const _: () = assert!(size_of::<Ports>() == 4 && align_of::<Ports>() == 1);
+
+// SAFETY: all fields are cells of bytes.
+unsafe impl Wire for Ports {}
+
 /// A UDP header.
 #[repr(C)]
 pub struct Udp {

@@ -15,6 +15,8 @@ pub unsafe trait Wire {}
 pub struct Window<'packet> {
     start: usize,
     end: usize,
+    // Where the start may be moved to; the kernel keeps its own.
+    floor: usize,
     packet: PhantomData<&'packet [core::cell::Cell<u8>]>,
 }
 
@@ -23,7 +25,19 @@ impl<'packet> Window<'packet> {
     pub fn new(packet: &'packet mut [u8]) -> Self {
         let length = packet.len();
         let start = packet.as_mut_ptr().expose_provenance();
-        Self { start, end: start + length, packet: PhantomData }
+        Self { start, end: start + length, floor: start, packet: PhantomData }
+    }
+
+    /// A packet in memory, behind `headroom` bytes that it may grow into.
+    pub fn with_headroom(buffer: &'packet mut [u8], headroom: usize) -> Self {
+        let whole = Self::new(buffer);
+        Self { start: whole.end.min(whole.start + headroom), ..whole }
+    }
+
+    /// The same packet with `grow` bytes more at its start, or less; none if there is no room.
+    pub fn moved(&self, grow: i32) -> Option<Self> {
+        let start = self.start.checked_add_signed(-isize::try_from(grow).ok()?)?;
+        (self.floor..=self.end).contains(&start).then_some(Self { start, ..*self })
     }
 
     /// A packet by its bounds.
@@ -33,7 +47,7 @@ impl<'packet> Window<'packet> {
     /// else refers to meanwhile.
     #[inline(always)]
     pub const unsafe fn from_bounds(start: usize, end: usize) -> Self {
-        Self { start, end, packet: PhantomData }
+        Self { start, end, floor: start, packet: PhantomData }
     }
 
     /// The header at `offset`; none if it is not all there.

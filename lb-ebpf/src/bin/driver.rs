@@ -12,7 +12,7 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use lb_common::abi::{Flow, MAX_FLOW_ENTRIES};
+use lb_common::abi::{Flow, Ipv4Be, MAX_FLOW_ENTRIES};
 
 /// The packet's words, and how they vary.
 #[repr(C, align(8))]
@@ -56,26 +56,26 @@ static PROGRAMS: ProgramArray<1> = ProgramArray::new();
 /// Addresses, then ports and protocol.
 type Key = [u64; 2];
 /// As large as a flow's entry.
-type Entry = [u64; size_of::<Flow>() / 8];
+type Entry = [u64; size_of::<Flow<Ipv4Be>>() / 8];
 
 /// A table like the flows'.
 #[btf_map]
 static REFERENCE: HashMap<Key, Entry, MAX_FLOW_ENTRIES> = HashMap::new();
 
 /// Forwards nothing: what the packet path must be distinguishable from.
-#[xdp]
+#[xdp(frags)]
 pub fn pass(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
 /// What every packet costs at least.
-#[xdp]
+#[xdp(frags)]
 pub fn transmit(_: XdpContext) -> u32 {
     xdp_action::XDP_TX
 }
 
 /// Finds the packet's key and transmits: what a balancer costs at least that remembers flows.
-#[xdp]
+#[xdp(frags)]
 pub fn find(context: XdpContext) -> u32 {
     let Some(key) = key(&context) else { return xdp_action::XDP_ABORTED };
     match REFERENCE.get_ptr(&key) {
@@ -85,7 +85,7 @@ pub fn find(context: XdpContext) -> u32 {
 }
 
 /// Remembers the packet's key and the answer's, and transmits: what beginning a flow costs at least.
-#[xdp]
+#[xdp(frags)]
 pub fn insert(context: XdpContext) -> u32 {
     let Some(key) = key(&context) else { return xdp_action::XDP_ABORTED };
     let answer = [key[0].rotate_left(32), key[1] ^ 1 << 63];
@@ -113,7 +113,7 @@ fn key(context: &XdpContext) -> Option<Key> {
 }
 
 /// Writes the next packet and calls the program under test.
-#[xdp]
+#[xdp(frags)]
 pub fn drive(context: XdpContext) -> u32 {
     let Some(template) = TEMPLATE.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
     let start = context.data();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{control, deploy, down, gateway, host, link, node, supervisor, whoami};
+use super::{ask, control, deploy, down, gateway, host, link, node, supervisor, whoami};
 use crate::config::{Config, LogConfig, LogFormat};
 use crate::model::id::{VpcId, VpcLinkId};
 
@@ -56,6 +56,12 @@ enum Command {
         #[command(flatten)]
         inside: Inside,
     },
+    /// The flows of network load balancers on this host (as root)
+    #[command(next_help_heading = "Looking inside")]
+    Flows(ask::FlowArguments),
+    /// What would happen, and why (as root)
+    #[command(subcommand)]
+    Explain(ask::Explain),
     /// A small HTTP server that answers who it is and what it received: something to put behind a load balancer
     Whoami(whoami::Arguments),
 }
@@ -112,6 +118,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Link { link, inside } => {
             link::run(start(&inside.boot)?, VpcLinkId(link), &inside.namespace)?
         }
+        Command::Flows(arguments) => runtime()?.block_on(ask::flows(arguments))?,
+        Command::Explain(what) => runtime()?.block_on(ask::explain(what))?,
         Command::Deploy(arguments) => runtime()?.block_on(deploy::deploy(&arguments))?,
         Command::Whoami(arguments) => {
             tracing_to_stderr(&LogConfig::default());

@@ -19,7 +19,8 @@ pub struct DownError(Vec<String>);
 pub async fn down(config: &Config) -> Result<(), Box<dyn Error>> {
     supervisor::stop_running(config).await?;
     let removed = network::remove_everything(&config.name);
-    for path in [config.control_socket(), config.ready_file()] {
+    let sockets = config.node_admin_sockets(None);
+    for path in [config.control_socket(), config.ready_file()].into_iter().chain(sockets) {
         let _ = std::fs::remove_file(path);
     }
     say(&format!("removed {} namespaces, pins and cgroups", removed.gone.len()));

@@ -19,6 +19,10 @@ pub mod host;
 pub mod link;
 /// The node role.
 pub mod node;
+/// The node role's admin socket.
+pub mod admin;
+/// `gatehouse flows` and `gatehouse explain`: questions to nodes.
+pub mod ask;
 /// `gatehouse down`: everything removed.
 pub mod down;
 /// `gatehouse whoami`: something to put behind a load balancer.

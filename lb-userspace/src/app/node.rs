@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::admin;
 use super::privilege;
 use super::subscription::{Subscription, subscribe};
 use crate::config::Config;
@@ -22,7 +25,7 @@ use crate::model::{
     target_group::{TargetHealthState, TargetKey},
 };
 use crate::network;
-use crate::packet::{self, Balancer, Exporter, Options};
+use crate::packet::{self, Balancer, Exporter, Limits, Options};
 use crate::proxy::Proxy;
 use crate::registry::Resolver;
 use crate::snapshot::{envelope::RoleId, node::NodeSlice, report::Report, verdict::Verdicts};
@@ -33,8 +36,10 @@ const KEPT: &[Capability] =
     &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_PERFMON];
 /// How long the host role may take to make the namespace; the supervisor starts the role again after that.
 const NAMESPACE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often flows are swept and counters read.
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often a part of the flow tables is swept.
+const HOUSEKEEPING: Duration = Duration::from_millis(125);
+/// How often counters are read.
+const EXPORT: Duration = Duration::from_secs(1);
 /// Requests in hand when the role stops may take this long.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -45,12 +50,21 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 pub fn run(config: Config, vpc: VpcId, namespace: &str) -> Result<(), Box<dyn Error>> {
     network::enter(namespace, NAMESPACE_TIMEOUT)?;
     let role = RoleId::Node(vpc.clone());
+    // Root's, so that it is bound before the role is not root any more. Without it the role works all the same.
+    let socket = config.admin_socket(&role);
+    let admin = admin::bind(&socket)
+        .inspect_err(|error| tracing::warn!(path = %socket.display(), %error, "there is no admin socket"));
     privilege::become_user(config.uid_of(&role), KEPT)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(&config, &vpc, role))
+    runtime.block_on(serve(&config, &vpc, role, admin.ok()))
 }
 
-async fn serve(config: &Config, vpc: &VpcId, role: RoleId) -> Result<(), Box<dyn Error>> {
+async fn serve(
+    config: &Config,
+    vpc: &VpcId,
+    role: RoleId,
+    admin: Option<UnixListener>,
+) -> Result<(), Box<dyn Error>> {
     let metrics = Arc::new(Metrics::new());
     if let Some(port) = config.node.metrics_port {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
@@ -63,7 +77,11 @@ async fn serve(config: &Config, vpc: &VpcId, role: RoleId) -> Result<(), Box<dyn
     let proxy = Proxy::start(config.node.workers, verdicts.clone(), reports.clone(), Arc::clone(&metrics))?;
     let resolver = Resolver::start(config.node.dns_forward.clone(), &metrics)?;
     let pins = config.bpffs_dir().join(vpc.as_str());
-    let balancer = Balancer::open(&pins, &Options::default(), Instant::now())?;
+    let limits = Limits {
+        new_flows_per_s: config.node.new_flows_per_second.map(NonZeroU32::get),
+        new_flows_per_source: config.node.new_flows_per_source.map(NonZeroU32::get),
+    };
+    let balancer = Balancer::open(&pins, &Options { limits, ..Options::default() }, Instant::now())?;
     tracing::info!(%vpc, adopted = balancer.is_adopted(), "packet path is up");
     let mut node = Node {
         slice: None,
@@ -76,9 +94,15 @@ async fn serve(config: &Config, vpc: &VpcId, role: RoleId) -> Result<(), Box<dyn
         drained: BTreeSet::new(),
         reports,
     };
+    let (orders, mut ordered) = mpsc::channel(admin::ORDER_QUEUE);
+    if let Some(admin) = admin {
+        admin::serve(admin, orders)?;
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut export = tokio::time::interval(EXPORT);
+    export.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             Ok(()) = slices.changed() => {
@@ -92,8 +116,10 @@ async fn serve(config: &Config, vpc: &VpcId, role: RoleId) -> Result<(), Box<dyn
                 // What fails is logged there, and tried again with the next change.
                 let _ = node.plan_packets();
             }
+            Some(order) = ordered.recv() => order.carry_out(&node.balancer),
             reacted = node.balancer.react() => log(reacted, "following a change around the node"),
-            _ = housekeeping.tick() => node.keep_house().await,
+            _ = housekeeping.tick() => log(node.balancer.housekeep(Instant::now()), "keeping the flow tables"),
+            _ = export.tick() => node.report().await,
             _ = terminate.recv() => break,
         }
     }
@@ -143,21 +169,21 @@ impl Node {
         })
     }
 
-    async fn keep_house(&mut self) {
-        log(self.balancer.housekeep(Instant::now()), "keeping the flow table");
+    /// Tells what was counted, and who has drained.
+    async fn report(&mut self) {
         let Some(slice) = self.slice.clone() else { return };
         match self.balancer.counters() {
-            Ok(counters) => self.exporter.export(&counters, &slice),
+            Ok(counters) => self.exporter.export(&counters, &slice, Instant::now()),
             Err(error) => tracing::warn!(error = &error as &dyn Error, "counters cannot be read"),
         }
         self.report_drained(&slice).await;
     }
 
-    /// A draining target of a network load balancer that has no flow left is done before its delay is over. The proxy
-    /// reports those of application load balancers.
+    /// A draining target of a network load balancer that has no flow left is done before its delay is over. Who ends
+    /// connections in userspace reports their targets: the proxy, and listeners of TLS and the PROXY protocol.
     async fn report_drained(&mut self, slice: &NodeSlice) {
         let mut draining = BTreeSet::new();
-        for (arn, group) in slice.target_groups.iter().filter(|(_, group)| group.protocol == "TCP") {
+        for (arn, group) in slice.target_groups.iter().filter(|(_, group)| packet::is_forwarded(group)) {
             for target in group.targets.values().filter(|target| target.draining_until.is_some()) {
                 if self.balancer.flows_of_target(arn, &target.key) == Some(0) {
                     draining.insert((arn.clone(), target.key.clone()));
@@ -178,9 +204,8 @@ fn health(slice: &NodeSlice, verdicts: &Verdicts, group: &Arn, target: &TargetKe
     match view.and_then(|view| verdicts.state(group, view)) {
         Some(TargetHealthState::Healthy | TargetHealthState::Unavailable) => packet::Verdict::Healthy,
         Some(TargetHealthState::Draining) => packet::Verdict::Draining,
-        Some(TargetHealthState::Initial | TargetHealthState::Unhealthy | TargetHealthState::Unused) => {
-            packet::Verdict::Unhealthy
-        }
+        Some(TargetHealthState::Unhealthy) => packet::Verdict::Unhealthy,
+        Some(TargetHealthState::Initial | TargetHealthState::Unused) => packet::Verdict::Initial,
         None => packet::Verdict::Unknown,
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ pub struct Check {
     /// Where.
     pub target: SocketAddr,
     /// From which of the load balancer's addresses.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
     /// What, how often, how long.
     pub settings: HealthCheck,
 }
@@ -122,7 +122,8 @@ mod tests {
             unhealthy_threshold: 2,
             matcher: matcher.to_owned(),
         };
-        let outcome = Check { target, source: Some(Ipv4Addr::LOCALHOST), settings }.run().await;
+        let outcome =
+            Check { target, source: Some(std::net::Ipv4Addr::LOCALHOST.into()), settings }.run().await;
         (outcome, served.await.unwrap())
     }
 

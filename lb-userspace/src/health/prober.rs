@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -30,7 +30,7 @@ use crate::{
         target_group::{TargetHealth, TargetHealthState, TargetKey},
     },
     snapshot::{
-        node::{NodeSlice, TargetGroupView},
+        node::{NodeInterface, NodeSlice, TargetGroupView},
         report::Report,
         verdict::{Verdict, Verdicts},
     },
@@ -137,7 +137,9 @@ impl Prober {
                     let port = group.health_check.port.parse().unwrap_or(target.key.port);
                     let check = Check {
                         target: SocketAddr::from((target.address, port)),
-                        source: sources.get(arn).copied(),
+                        source: sources
+                            .get(arn)
+                            .and_then(|interface| interface.address_towards(target.address)),
                         settings: group.health_check.clone(),
                     };
                     wanted.insert(registration, check);
@@ -324,21 +326,20 @@ async fn keep(file: PathBuf, mut published: watch::Receiver<Arc<Verdicts>>) {
     }
 }
 
-/// For each group that is in use, an address of a load balancer that uses it.
-fn sources(slice: &NodeSlice) -> BTreeMap<Arn, Ipv4Addr> {
+/// For each group that is in use, an interface of a load balancer that uses it.
+fn sources(slice: &NodeSlice) -> BTreeMap<Arn, &NodeInterface> {
     let mut sources = BTreeMap::new();
     for listener in slice.listeners.values() {
-        let address = slice
+        let interface = slice
             .load_balancers
             .get(&listener.load_balancer)
-            .and_then(|load_balancer| load_balancer.interfaces.values().next())
-            .map(|interface| interface.address);
-        let Some(address) = address else { continue };
+            .and_then(|load_balancer| load_balancer.interfaces.values().next());
+        let Some(interface) = interface else { continue };
         let actions = listener.rules.iter().flat_map(|rule| &rule.actions).chain(&listener.default_actions);
         for action in actions {
             if let Action::Forward(groups) = action {
                 for group in groups {
-                    sources.entry(group.target_group_arn.clone()).or_insert(address);
+                    sources.entry(group.target_group_arn.clone()).or_insert(interface);
                 }
             }
         }

@@ -5,7 +5,7 @@
 use std::{
     future::Future,
     io,
-    net::{SocketAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -52,9 +52,10 @@ where
     }
 }
 
-/// Connects to `target` from `source`, as a load balancer does from its interface's address.
+/// Connects to `target` from `source`, as a load balancer does from its interface's address; from any of ours if that is
+/// of the other family.
 pub fn connect_from(
-    source: Option<std::net::Ipv4Addr>,
+    source: Option<IpAddr>,
     target: SocketAddr,
 ) -> impl Future<Output = io::Result<TcpStream>> {
     let socket = bound(source, target);
@@ -65,13 +66,13 @@ pub fn connect_from(
     }
 }
 
-fn bound(source: Option<std::net::Ipv4Addr>, target: SocketAddr) -> io::Result<tokio::net::TcpSocket> {
+fn bound(source: Option<IpAddr>, target: SocketAddr) -> io::Result<tokio::net::TcpSocket> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    if let Some(source) = source {
+    if let Some(source) = source.filter(|source| source.is_ipv4() == target.is_ipv4()) {
         // The port is chosen at connect, by the pair of ends: a source address is not limited to 28,000 connections.
         set_bind_no_port(&socket);
-        socket.bind(&SocketAddr::from(SocketAddrV4::new(source, 0)).into())?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     // The type says stream; the socket is not connected yet.
     Ok(tokio::net::TcpSocket::from_std_stream(socket.into()))

@@ -3,33 +3,42 @@
 //! ```text
 //! slice ──▶ plan() ──▶ apply ─┐
 //! neighbour events ──▶ react ─┼─▶ attach, reconcile, write
-//! once a second ──▶ housekeep ┘   clock, sweep, free indices
+//! now and then ────▶ housekeep ┘   clock, sweep, free indices
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
-use lb_common::abi::{DropReason, EMBRYONIC_TICKS, MAX_FLOW_ENTRIES, Pulse, Target, target_state};
+use lb_common::abi::{DropReason, MAX_FLOW_ENTRIES, Target, target_state};
 
 use super::attach::{self, AttachError, Links};
+use super::clock::{Clock, Limits};
 use super::counters::{Counters, DropCount, ListenerCount, TargetCount};
+use super::explain::{self, ExplainError, Explanation, PacketQuestion};
 use super::flows::Census;
+use super::interfaces;
 use super::ledger::Ledger;
+use super::listing::{self, Directory, FlowFilter, FlowLine};
 use super::load::{self, LoadError, Loaded};
 use super::maps::{self, Maps, MapsError};
 use super::neighbours::Neighbours;
-use super::plan::{Plan, next_hop};
-use super::reconcile::{Exceeded, Surroundings, Write, identify, reconcile};
+use super::plan::Plan;
+use super::reconcile::{Exceeded, Interface, Surroundings, Write, identify, is_due, reconcile};
+use super::sweep::{Judge, Place, Sweep};
+use super::view::Names;
 use crate::model::{id::Arn, target_group::TargetKey};
 
 /// What may be different from one node to another.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Entries of the flow table, two a flow.
+    /// Entries of each family's flow table, two a flow.
     pub flow_entries: u32,
+    /// How many flows may begin.
+    pub limits: Limits,
     /// The kernel program; the one that was built in unless a trace build takes its place.
     pub object: std::borrow::Cow<'static, [u8]>,
 }
@@ -37,7 +46,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let flow_entries = u32::try_from(MAX_FLOW_ENTRIES).unwrap_or(u32::MAX);
-        Self { flow_entries, object: load::OBJECT.into() }
+        Self { flow_entries, limits: Limits::default(), object: load::OBJECT.into() }
     }
 }
 
@@ -59,6 +68,9 @@ pub enum BalancerError {
     /// The kernel's neighbour table.
     #[error("listening to the neighbour table")]
     Neighbours(#[source] io::Error),
+    /// The node's interfaces.
+    #[error("reading MACs and MTUs of interfaces")]
+    Interfaces(#[source] io::Error),
 }
 
 /// The network load balancers of one node.
@@ -72,11 +84,16 @@ pub struct Balancer {
     clock: Clock,
     // Until the first plan, everything stays as an earlier process left it.
     is_planned: bool,
-    census: Census,
-    // Whether targets got or lost flows for reasons that the census does not know yet.
-    census_is_stale: bool,
+    sweep: Sweep,
+    // Of the last pass that is through.
+    census: Option<Census>,
+    // The pass that was under way when targets last got or lost flows by something else than packets.
+    changed_in_pass: u64,
+    flow_entries: u32,
     expired: u64,
     adopted: bool,
+    // Where maps of other versions may still be.
+    outdated: Option<PathBuf>,
 }
 
 impl Balancer {
@@ -95,7 +112,8 @@ impl Balancer {
         let links = Links::new(directory)?;
         let neighbours = Neighbours::start().map_err(BalancerError::Neighbours)?;
         let ledger = maps.ledger()?;
-        let clock = Clock::start(maps.pulse()?.tick, options.flow_entries, maps::cpus()?, now);
+        let cpus = u32::try_from(maps::cpus()?).unwrap_or(u32::MAX);
+        let clock = Clock::start(maps.pulse()?.tick, options.flow_entries, options.limits, cpus, now);
         maps.set_pulse(clock.pulse())?;
         Ok(Self {
             ebpf,
@@ -106,10 +124,13 @@ impl Balancer {
             plan: Plan::default(),
             is_planned: false,
             clock,
-            census: Census::default(),
-            census_is_stale: true,
+            sweep: Sweep::default(),
+            census: None,
+            changed_in_pass: 0,
+            flow_entries: options.flow_entries,
             expired: 0,
             adopted,
+            outdated: Some(directory.to_owned()),
         })
     }
 
@@ -143,82 +164,81 @@ impl Balancer {
         self.refresh()
     }
 
-    /// Moves the kernel's clock, removes flows that are over, frees indices that no flow names. About once a second.
+    /// Moves the kernel's clock, removes flows that are over from a part of the tables, frees indices that no flow names.
+    /// Some times a second.
     pub fn housekeep(&mut self, now: Instant) -> Result<(), BalancerError> {
-        if self.clock.advance(now) {
+        let has_ticked = self.clock.advance(now);
+        if has_ticked {
             self.maps.set_pulse(self.clock.pulse())?;
         }
-        let idle = self.idle_timeouts();
-        self.census = self.maps.sweep(self.clock.tick, |listener| {
-            idle.get(&listener).copied().unwrap_or(DEFAULT_IDLE_TIMEOUT_S)
-        })?;
-        self.census_is_stale = false;
-        self.expired += self.census.expired;
-        let freed = self.ledger.release(&self.census.targets(), &self.census.listeners());
-        let writes: Vec<Write> = freed
-            .into_iter()
-            .map(|slot| Write::Target {
+        // What an earlier process left is judged once it is known what it is for.
+        let judge = self.is_planned.then(|| self.judge());
+        let census = judge.map_or(Ok(None), |judge| self.sweep.step(&mut self.maps, &judge))?;
+        if let Some(census) = census {
+            self.expired += census.expired;
+            let freed = self.ledger.release(&census);
+            self.census = Some(census);
+            let gone = |slot: super::ledger::TargetSlot| Write::Target {
                 index: slot.index,
                 entry: Target { state: target_state::GONE, ..slot.entry },
-            })
-            .collect();
-        self.maps.write(&writes)?;
-        if self.has_device_changed() { self.refresh() } else { Ok(()) }
+            };
+            self.maps.write(&freed.into_iter().map(gone).collect::<Vec<_>>())?;
+        }
+        if has_ticked && (is_due(&self.ledger, self.clock.tick()) || self.has_device_changed()) {
+            self.refresh()
+        } else {
+            Ok(())
+        }
     }
 
-    /// Flows that a target still has, by the last sweep; `None` if it may have got some since.
+    /// Flows that a target still has, by the last pass over the flow tables; `None` if it may have got some since.
     pub fn flows_of_target(&self, group: &Arn, key: &TargetKey) -> Option<u64> {
-        if self.census_is_stale {
-            return None;
-        }
-        let mut flows = 0;
-        for (via, node) in &self.plan.nodes {
-            for listener in node.listeners.values() {
-                for (name, target) in &listener.targets {
-                    if name.group != *group || name.key != *key {
-                        continue;
-                    }
-                    let slot = self.ledger.targets.get(&identify(*via, name, target));
-                    // Listeners of one address share a target's entry: count it once.
-                    flows = flows.max(slot.map_or(0, |slot| {
-                        self.census.by_target.get(&u32::from(slot.index)).copied().unwrap_or(0)
-                    }));
+        let census = self.census.as_ref().filter(|census| census.pass > self.changed_in_pass)?;
+        let mut indices = BTreeSet::new();
+        for (device, _, listener) in self.plan.listeners() {
+            for (name, target) in &listener.targets {
+                if name.group != *group || name.key != *key {
+                    continue;
                 }
+                let identity = identify(&self.plan, device, name, target);
+                // Listeners share a target's entry: count it once.
+                indices.extend(identity.and_then(|own| self.ledger.targets.get(&own)).map(|slot| slot.index));
             }
         }
-        Some(flows)
+        Some(indices.iter().filter_map(|index| census.by_target.get(index)).sum())
     }
 
     /// What was counted.
     pub fn counters(&self) -> Result<Counters, BalancerError> {
-        let mut counters = Counters { expired_flows: self.expired, ..Counters::default() };
+        let none = Census::default();
+        let census = self.census.as_ref().unwrap_or(&none);
+        let mut counters =
+            Counters { expired_flows: self.expired, flow_entries: census.entries, ..Counters::default() };
         let mut seen = BTreeSet::new();
-        for (address, node) in &self.plan.nodes {
-            for (port, listener) in &node.listeners {
-                if let Some(index) = self.ledger.listeners.get(&(*address, *port)) {
-                    counters.listeners.push(ListenerCount {
-                        arn: listener.arn.clone(),
-                        address: *address,
-                        port: *port,
-                        counters: self.maps.listener_counters(*index)?,
-                        active_flows: self.census.by_listener.get(index).copied().unwrap_or(0),
-                    });
+        for (device, name, listener) in self.plan.listeners() {
+            if let Some(index) = self.ledger.listeners.get(name) {
+                counters.listeners.push(ListenerCount {
+                    arn: listener.arn.clone(),
+                    name: *name,
+                    service: listener.service,
+                    counters: self.maps.listener_counters(*index)?,
+                    active_flows: census.by_listener.get(index).copied().unwrap_or(0),
+                });
+            }
+            for (name, target) in &listener.targets {
+                let Some(identity) = identify(&self.plan, device, name, target) else { continue };
+                let Some(slot) = self.ledger.targets.get(&identity) else { continue };
+                if !seen.insert(slot.index) {
+                    continue;
                 }
-                for (name, target) in &listener.targets {
-                    let Some(slot) = self.ledger.targets.get(&identify(*address, name, target)) else {
-                        continue;
-                    };
-                    if !seen.insert(slot.index) {
-                        continue;
-                    }
-                    counters.targets.push(TargetCount {
-                        name: name.clone(),
-                        via: *address,
-                        counters: self.maps.target_counters(slot.index)?,
-                        active_flows: self.census.by_target.get(&u32::from(slot.index)).copied().unwrap_or(0),
-                        resolved: slot.entry.state == target_state::READY,
-                    });
-                }
+                counters.targets.push(TargetCount {
+                    name: name.clone(),
+                    via: identity.via,
+                    counters: self.maps.target_counters(slot.index)?,
+                    active_flows: census.by_target.get(&slot.index).copied().unwrap_or(0),
+                    resolved: slot.entry.state == target_state::READY,
+                    fails_open: target.fails_open,
+                });
             }
         }
         let drops = self.maps.drops()?;
@@ -229,20 +249,50 @@ impl Balancer {
         Ok(counters)
     }
 
+    /// The flows of one batch of a walk over the flow tables that are asked for, and where the walk goes on; `None` when it
+    /// is through.
+    pub fn flows(
+        &self,
+        filter: &FlowFilter,
+        place: Place,
+    ) -> Result<(Vec<FlowLine>, Option<Place>), BalancerError> {
+        let targets = self.ledger.targets.values().map(|slot| (slot.index, slot.entry)).collect();
+        let directory = Directory { targets, tick: self.clock.tick() };
+        Ok(listing::page(&self.maps, place, filter, &directory)?)
+    }
+
+    /// What would happen to a packet, and why.
+    pub fn explain(&self, question: &PacketQuestion) -> Result<Explanation, ExplainError> {
+        let devices = self.links.attached().iter().map(|(device, ifindex)| (device.clone(), *ifindex));
+        let names = Names::of(&self.plan, &self.ledger, devices);
+        // Its own MAC is of no consequence: what came in by an interface was for it.
+        explain::explain(question, &self.maps, &self.ledger, &names, self.clock.pulse(), [0; 6])
+    }
+
     /// Attaches, asks for neighbours, and brings the maps in step.
     fn refresh(&mut self) -> Result<(), BalancerError> {
         if !self.is_planned {
             return Ok(());
         }
         let program = load::program(&mut self.ebpf)?;
-        for node in self.plan.nodes.values() {
-            self.links.attach(program, &node.device)?;
+        for device in self.plan.nodes.keys() {
+            self.links.attach(program, device)?;
         }
-        let wanted: BTreeSet<&str> = self.plan.nodes.values().map(|node| node.device.as_str()).collect();
-        self.links.keep_only(|device| wanted.contains(device));
-        let devices = self.links.attached().clone();
+        self.links.keep_only(|device| self.plan.nodes.contains_key(device));
+        // No link has a program of an earlier version any more.
+        if let Some(directory) = self.outdated.take() {
+            load::remove_other_versions(&directory);
+        }
+        let devices = self.devices()?;
         self.neighbours.want(next_hops(&self.plan, &devices));
-        let around = Surroundings { devices, neighbours: self.neighbours.known() };
+        let around = Surroundings {
+            devices,
+            neighbours: self.neighbours.known(),
+            tick: self.clock.tick(),
+            pass: self.sweep.pass(),
+            cpus: self.clock.cpus(),
+            new_flows_per_s: self.clock.new_flows_per_s(),
+        };
         // On a copy: what does not fit changes nothing.
         let mut ledger = self.ledger.clone();
         let writes = reconcile(&mut ledger, &self.plan, &around)?;
@@ -250,7 +300,7 @@ impl Balancer {
             self.ledger = ledger;
             return Ok(());
         }
-        self.census_is_stale = true;
+        self.changed_in_pass = self.sweep.pass();
         match self.maps.write(&writes) {
             Ok(()) => {
                 self.ledger = ledger;
@@ -264,82 +314,54 @@ impl Balancer {
         }
     }
 
+    /// Devices that have the program, with what the kernel says of them now.
+    fn devices(&self) -> Result<BTreeMap<String, Interface>, BalancerError> {
+        let attached = self.links.attached();
+        if attached.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let known = interfaces::read().map_err(BalancerError::Interfaces)?;
+        let devices =
+            attached.iter().filter_map(|(device, index)| Some((device.clone(), *known.get(index)?)));
+        Ok(devices.collect())
+    }
+
     fn is_waiting_for_device(&self) -> bool {
-        self.plan.nodes.values().any(|node| !self.links.attached().contains_key(&node.device))
+        self.plan.nodes.keys().any(|device| !self.links.attached().contains_key(device))
     }
 
     fn has_device_changed(&self) -> bool {
-        self.plan.nodes.values().any(|node| {
-            let now = nix::net::if_::if_nametoindex(node.device.as_str()).ok();
-            self.links.attached().get(&node.device).copied() != now
+        self.plan.nodes.keys().any(|device| {
+            let now = nix::net::if_::if_nametoindex(device.as_str()).ok();
+            self.links.attached().get(device).copied() != now
         })
     }
 
-    fn idle_timeouts(&self) -> HashMap<u32, u32> {
-        let mut timeouts = HashMap::new();
-        for (address, node) in &self.plan.nodes {
-            for (port, listener) in &node.listeners {
-                if let Some(index) = self.ledger.listeners.get(&(*address, *port)) {
-                    timeouts.insert(*index, listener.idle_timeout_s);
-                }
-            }
+    fn judge(&self) -> Judge {
+        let indexed = self.plan.listeners().filter_map(|(_, name, listener)| {
+            let index = self.ledger.listeners.get(name)?;
+            Some((*index, (listener.idle_timeout_s, name.protocol)))
+        });
+        Judge {
+            tick: self.clock.tick(),
+            listeners: indexed.collect(),
+            generations: self.ledger.live_generations(),
+            capacity: u64::from(self.flow_entries),
         }
-        timeouts
     }
 }
 
-fn next_hops(plan: &Plan, devices: &BTreeMap<String, u32>) -> BTreeSet<(u32, std::net::Ipv4Addr)> {
+fn next_hops(plan: &Plan, devices: &BTreeMap<String, Interface>) -> BTreeSet<(u32, IpAddr)> {
     let mut hops = BTreeSet::new();
-    for node in plan.nodes.values() {
-        let Some(ifindex) = devices.get(&node.device) else { continue };
+    for device in devices.keys() {
+        let Some(node) = plan.nodes.get(device) else { continue };
         for target in node.listeners.values().flat_map(|listener| listener.targets.values()) {
-            hops.insert((*ifindex, next_hop(node, target.address)));
+            let Some(reach) = plan.reach(device, target.address) else { continue };
+            hops.extend(devices.get(reach.device).map(|interface| (interface.ifindex, reach.next_hop)));
         }
     }
     hops
 }
-
-/// The kernel's clock. It goes on from where an earlier process left it, so the time that nobody kept house makes no
-/// flow look idle.
-struct Clock {
-    tick: u32,
-    counted: Instant,
-    syn_limit: u32,
-}
-
-impl Clock {
-    fn start(tick: u32, flow_entries: u32, cpus: usize, now: Instant) -> Self {
-        // Embryonic flows may have half the table: entries are two a flow and last for EMBRYONIC_TICKS.
-        let all = flow_entries / 4 / EMBRYONIC_TICKS;
-        let syn_limit = (all / u32::try_from(cpus).unwrap_or(u32::MAX).max(1)).max(1);
-        Self { tick: tick.max(FIRST_TICK), counted: now, syn_limit }
-    }
-
-    /// Whether a second has passed.
-    fn advance(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.counted).as_secs();
-        if passed == 0 {
-            return false;
-        }
-        self.counted += Duration::from_secs(passed);
-        // Packets of the time that was missed were stamped with the old tick.
-        self.tick = self.tick.wrapping_add(u32::try_from(passed).unwrap_or(u32::MAX).min(LONGEST_STEP));
-        true
-    }
-
-    fn pulse(&self) -> Pulse {
-        Pulse { tick: self.tick, syn_limit: self.syn_limit }
-    }
-}
-
-/// Zero is what an empty map has.
-const FIRST_TICK: u32 = 1;
-
-/// Seconds the clock may move at once: less than an embryonic flow lives.
-const LONGEST_STEP: u32 = 5;
-
-/// For flows of listeners that are gone. AWS's default.
-const DEFAULT_IDLE_TIMEOUT_S: u32 = 350;
 
 /// Between two looks for a device that the host has not made yet.
 const DEVICE_RETRY: Duration = Duration::from_millis(50);

@@ -1,10 +1,10 @@
 //! What was counted, under the names of the plan.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use lb_common::abi::{DropReason, ListenerCounters, TargetCounters};
 
-use super::plan::TargetName;
+use super::plan::{ListenerName, Service, TargetName};
 use crate::model::id::Arn;
 
 /// Everything that the kernel programs count. Values only grow while a listener or target stays.
@@ -18,6 +18,8 @@ pub struct Counters {
     pub drops: Vec<DropCount>,
     /// Flows that were removed because they were over, since the process began.
     pub expired_flows: u64,
+    /// Entries of both flow tables at the last pass, two a flow at most.
+    pub flow_entries: u64,
 }
 
 /// A listener's.
@@ -25,13 +27,13 @@ pub struct Counters {
 pub struct ListenerCount {
     /// The listener.
     pub arn: Arn,
-    /// Its address.
-    pub address: Ipv4Addr,
-    /// Its port.
-    pub port: u16,
+    /// Its address, port and protocol.
+    pub name: ListenerName,
+    /// What is done with its packets.
+    pub service: Service,
     /// What was counted.
     pub counters: ListenerCounters,
-    /// Flows at the last sweep.
+    /// Flows at the last pass over the flow tables.
     pub active_flows: u64,
 }
 
@@ -41,13 +43,15 @@ pub struct TargetCount {
     /// The target.
     pub name: TargetName,
     /// The address that reaches it.
-    pub via: Ipv4Addr,
+    pub via: IpAddr,
     /// What was counted.
     pub counters: TargetCounters,
-    /// Flows at the last sweep.
+    /// Flows at the last pass over the flow tables.
     pub active_flows: u64,
     /// Whether its next hop is known.
     pub resolved: bool,
+    /// Whether its group is used whole, because too few are healthy.
+    pub fails_open: bool,
 }
 
 /// A drop reason's.

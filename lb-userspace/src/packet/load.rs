@@ -7,13 +7,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{MapData, MapError};
+use aya::maps::{MapData, MapError, ProgramArray};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::abi::{
-    self, ABI_VERSION, DropReason, Flow, FlowKey, Listener, ListenerCounters, ListenerKey, MAP_NAMES,
-    PortCursor, Pulse, Ring, SourceKey, SynBudget, Target, TargetCounters,
+    self, ABI_VERSION, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener,
+    ListenerCounters, ListenerKey, MAP_NAMES, PortCursor, Pulse, Ring, ServerIdKey, SourceKey, SynBudget,
+    Target, TargetCounters,
 };
+use lb_common::packet::{Note, Stage};
 
 /// Why the kernel program is not there.
 #[derive(Debug, thiserror::Error)]
@@ -62,10 +64,9 @@ pub fn load(directory: &Path, object: &[u8], flow_entries: u32) -> Result<Loaded
     }
     let maps = maps_directory(directory);
     fs::create_dir_all(&maps).map_err(|source| LoadError::Directory { path: maps.clone(), source })?;
-    remove_other_versions(directory);
     let adopted = adoptable(&maps, flow_entries)?;
     if !adopted {
-        for name in MAP_NAMES {
+        for name in pinned() {
             // What is not there need not be removed.
             let _ = fs::remove_file(maps.join(name));
         }
@@ -73,13 +74,27 @@ pub fn load(directory: &Path, object: &[u8], flow_entries: u32) -> Result<Loaded
     // The loader takes bytes at any address, but reads words: `include_bytes` promises no alignment, a copy has it.
     let object = object.to_vec();
     let mut loader = EbpfLoader::new();
-    loader.map_max_entries(abi::FLOWS, flow_entries);
-    for name in MAP_NAMES {
+    loader.map_max_entries(abi::FLOWS, flow_entries).map_max_entries(abi::FLOWS6, flow_entries);
+    for name in pinned() {
         loader.map_pin_path(name, maps.join(name));
     }
     let mut ebpf = loader.load(&object)?;
+    load_stages(&mut ebpf)?;
     program(&mut ebpf)?.load()?;
     Ok(Loaded { ebpf, adopted })
+}
+
+/// Loads the programs of the later stages, and puts them where the first finds them. Programs of an earlier process are
+/// exchanged one by one while packets go through them: what one notes, any of another can read.
+fn load_stages(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    let map = ebpf.take_map(abi::PROGRAMS).ok_or(LoadError::Missing { name: abi::PROGRAMS })?;
+    let mut programs = ProgramArray::try_from(map)?;
+    for (stage, name) in Stage::PROGRAMS {
+        let program: &mut Xdp = ebpf.program_mut(name).ok_or(LoadError::Missing { name })?.try_into()?;
+        program.load()?;
+        programs.set(stage as u32, program.fd()?, 0)?;
+    }
+    Ok(())
 }
 
 /// The program of a loaded object.
@@ -100,11 +115,17 @@ pub fn follow_trace(ebpf: &mut Ebpf) {
     });
 }
 
+/// Every map that outlives the process.
+fn pinned() -> impl Iterator<Item = &'static str> {
+    MAP_NAMES.into_iter().chain([NOTE])
+}
+
 fn maps_directory(directory: &Path) -> PathBuf {
     directory.join(format!("v{ABI_VERSION}"))
 }
 
-fn remove_other_versions(directory: &Path) {
+/// Removes maps of other versions, once no program uses them.
+pub fn remove_other_versions(directory: &Path) {
     let own = maps_directory(directory);
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -136,22 +157,34 @@ fn adoptable(maps: &Path, flow_entries: u32) -> Result<bool, LoadError> {
 }
 
 /// Key size, value size and entries of every map.
-fn layouts(flow_entries: u32) -> [(&'static str, u32, u32, u32); MAP_NAMES.len()] {
+fn layouts(flow_entries: u32) -> [(&'static str, u32, u32, u32); MAP_NAMES.len() + 1] {
     fn of<K, V>(name: &'static str, entries: usize) -> (&'static str, u32, u32, u32) {
         let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         (name, size(size_of::<K>()), size(size_of::<V>()), size(entries))
     }
     let flows = usize::try_from(flow_entries).unwrap_or(usize::MAX);
     [
-        of::<FlowKey, Flow>(abi::FLOWS, flows),
-        of::<u32, u32>(abi::ADDRESSES, abi::MAX_ADDRESSES),
-        of::<ListenerKey, u32>(abi::LISTENERS, abi::MAX_LISTENERS),
+        of::<FlowKey<Ipv4Be>, Flow<Ipv4Be>>(abi::FLOWS, flows),
+        of::<FlowKey<Ipv6Be>, Flow<Ipv6Be>>(abi::FLOWS6, flows),
+        of::<Ipv4Be, u32>(abi::ADDRESSES, abi::MAX_ADDRESSES),
+        of::<Ipv6Be, u32>(abi::ADDRESSES6, abi::MAX_ADDRESSES),
+        of::<ListenerKey<Ipv4Be>, u32>(abi::LISTENERS, abi::MAX_LISTENERS),
+        of::<ListenerKey<Ipv6Be>, u32>(abi::LISTENERS6, abi::MAX_LISTENERS),
         of::<u32, Listener>(abi::LISTENER_STATE, abi::MAX_LISTENERS),
-        of::<(u32, SourceKey), u32>(abi::SOURCES, abi::MAX_SOURCES),
+        // In front of a trie's key is the length of its prefix.
+        of::<(u32, SourceKey<Ipv4Be>), u32>(abi::SOURCES, abi::MAX_SOURCES),
+        of::<(u32, SourceKey<Ipv6Be>), u32>(abi::SOURCES6, abi::MAX_SOURCES),
         of::<u32, Ring>(abi::RINGS, abi::MAX_RINGS),
         of::<u32, Target>(abi::TARGETS, abi::MAX_TARGETS),
+        of::<ServerIdKey, u32>(abi::SERVER_IDS, abi::MAX_SERVER_IDS),
+        of::<FragmentKey<Ipv4Be>, FragmentPorts>(abi::FRAGMENTS, abi::MAX_FRAGMENTS),
+        of::<FragmentKey<Ipv6Be>, FragmentPorts>(abi::FRAGMENTS6, abi::MAX_FRAGMENTS),
+        of::<u32, u32>(abi::PROGRAMS, Stage::PROGRAMS.len()),
+        of::<u32, Note>(NOTE, 1),
         of::<u32, Pulse>(abi::PULSE, 1),
-        of::<u32, SynBudget>(abi::SYN_BUDGET, 1),
+        of::<u32, SynBudget>(abi::SYN_BUDGET, abi::MAX_LISTENERS + 1),
+        of::<Ipv4Be, SynBudget>(abi::SOURCE_BUDGET, abi::MAX_BUDGETED_SOURCES),
+        of::<Ipv6Be, SynBudget>(abi::SOURCE_BUDGET6, abi::MAX_BUDGETED_SOURCES),
         of::<u32, PortCursor>(abi::PORTS, 1),
         of::<u32, ListenerCounters>(abi::LISTENER_COUNTERS, abi::MAX_LISTENERS),
         of::<u32, TargetCounters>(abi::TARGET_COUNTERS, abi::MAX_TARGETS),
@@ -162,8 +195,25 @@ fn layouts(flow_entries: u32) -> [(&'static str, u32, u32, u32); MAP_NAMES.len()
 /// The kernel program that this appliance was built with; empty if there was none.
 pub static OBJECT: &[u8] = include_bytes!(env!("GATEHOUSE_OBJECT"));
 
+/// What one stage tells the next. Pinned, because stages of two processes may follow each other.
+const NOTE: &str = "NOTE";
+
 /// Name of the program in the object.
 const PROGRAM: &str = "gatehouse";
 
 /// How late a packet's log may be; its ring holds more than is logged in that time by hand-made traffic.
 const TRACE_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_map_has_a_layout() {
+        let mut known: Vec<_> = layouts(1).iter().map(|(name, ..)| *name).collect();
+        let mut all: Vec<_> = pinned().collect();
+        known.sort_unstable();
+        all.sort_unstable();
+        assert_eq!(known, all);
+    }
+}

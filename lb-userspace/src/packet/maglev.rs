@@ -117,4 +117,19 @@ mod tests {
         let moved = before.iter().zip(after.iter()).filter(|(b, a)| **b != 9 && b != a).count();
         assert!(moved < RING_SIZE / 20, "{moved} of {RING_SIZE} slots moved needlessly");
     }
+
+    #[test]
+    fn shares_of_a_hundredth_and_more_are_within_a_hundredth_of_what_they_should_be() {
+        // A hundred targets from 1 to 100 parts, and one that has half of all.
+        let mut weights: Vec<u32> = (1..=100).map(|part| part * 10_000).collect();
+        weights.push(weights.iter().sum());
+        let all: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+        let ring = ring(&members(&weights));
+        for (index, weight) in (0..).zip(&weights) {
+            let ideal = u64::from(*weight) as f64 / all as f64;
+            let actual = share(&ring, index) as f64 / RING_SIZE as f64;
+            let error = (actual / ideal - 1.0).abs();
+            assert!(ideal < 0.01 || error <= 0.01, "target {index}: {actual} instead of {ideal}");
+        }
+    }
 }

@@ -1,40 +1,81 @@
 //! Typed maps, and the writes of `reconcile`.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
-use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, IterableMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{
+    Array, HashMap, IterableMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
+};
 use aya::util::nr_cpus;
-use ipnet::Ipv4Net;
+use aya::{Ebpf, Pod};
+use ipnet::IpNet;
 use lb_common::abi::{
-    self, FIRST_NAT_PORT, Flow, FlowKey, Ipv4Be, LAST_NAT_PORT, Listener, ListenerCounters, ListenerKey,
-    NO_RING, PortBe, PortCursor, Pulse, Ring, SourceKey, Target, TargetCounters, target_state,
+    self, FIRST_NAT_PORT, Flow, FlowKey, Ipv4Be, Ipv6Be, LAST_NAT_PORT, Listener, ListenerCounters,
+    ListenerKey, MAX_LISTENERS, NO_RING, PortBe, PortCursor, Pulse, Ring, ServerIdKey, SourceKey, SynBudget,
+    Target, TargetCounters, target_state,
 };
 
-use super::batch::{self, Cursor};
-use super::flows::{self, Census};
+use lb_common::packet::Budget;
+
+use super::batch::{self, Batch, Cursor};
 use super::ledger::{Ledger, RingContent, TargetIdentity, TargetSlot};
 use super::load::LoadError;
 use super::maglev;
+use super::plan::{ListenerName, Protocol};
 use super::reconcile::Write;
 
 /// The maps of the loaded program.
 pub struct Maps {
-    flows: HashMap<MapData, FlowKey, Flow>,
-    addresses: HashMap<MapData, Ipv4Be, u32>,
-    listeners: HashMap<MapData, ListenerKey, u32>,
-    states: Array<MapData, Listener>,
-    sources: LpmTrie<MapData, SourceKey, u32>,
-    rings: Array<MapData, Ring>,
-    targets: Array<MapData, Target>,
+    /// Those of IPv4.
+    pub(super) v4: FamilyMaps<Ipv4Be>,
+    /// Those of IPv6.
+    pub(super) v6: FamilyMaps<Ipv6Be>,
+    pub(super) states: Array<MapData, Listener>,
+    pub(super) rings: Array<MapData, Ring>,
+    pub(super) targets: Array<MapData, Target>,
+    pub(super) server_ids: HashMap<MapData, ServerIdKey, u32>,
     pulse: Array<MapData, Pulse>,
+    syn_budget: PerCpuArray<MapData, SynBudget>,
     ports: PerCpuArray<MapData, PortCursor>,
     listener_counters: PerCpuArray<MapData, ListenerCounters>,
     target_counters: PerCpuArray<MapData, TargetCounters>,
     drops: PerCpuArray<MapData, u64>,
+}
+
+/// The maps that each family has of its own.
+pub(super) struct FamilyMaps<A: Address> {
+    pub(super) flows: HashMap<MapData, FlowKey<A>, Flow<A>>,
+    pub(super) addresses: HashMap<MapData, A, u32>,
+    pub(super) listeners: HashMap<MapData, ListenerKey<A>, u32>,
+    pub(super) sources: LpmTrie<MapData, SourceKey<A>, u32>,
+    budgets: PerCpuHashMap<MapData, A, SynBudget>,
+}
+
+/// An address of maps.
+pub(super) trait Address: Pod + Into<Self::Ip> {
+    /// The same for people.
+    type Ip: Into<IpAddr>;
+
+    /// Bits of an address.
+    const BITS: u8;
+
+    /// As an address of either family.
+    fn ip(self) -> IpAddr {
+        let ip: Self::Ip = self.into();
+        ip.into()
+    }
+}
+
+impl Address for Ipv4Be {
+    type Ip = Ipv4Addr;
+    const BITS: u8 = 32;
+}
+
+impl Address for Ipv6Be {
+    type Ip = Ipv6Addr;
+    const BITS: u8 = 128;
 }
 
 /// Why a map could not be read or written.
@@ -48,25 +89,29 @@ pub enum MapsError {
     Batch(#[source] std::io::Error),
 }
 
+fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
+    let map = ebpf.take_map(name).ok_or(LoadError::Missing { name })?;
+    Ok(T::try_from(map)?)
+}
+
 impl Maps {
     /// Takes the maps out of a loaded object.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
-        fn take<T: TryFrom<Map, Error = MapError>>(
-            ebpf: &mut Ebpf,
-            name: &'static str,
-        ) -> Result<T, LoadError> {
-            let map = ebpf.take_map(name).ok_or(LoadError::Missing { name })?;
-            Ok(T::try_from(map)?)
-        }
         Ok(Self {
-            flows: take(ebpf, abi::FLOWS)?,
-            addresses: take(ebpf, abi::ADDRESSES)?,
-            listeners: take(ebpf, abi::LISTENERS)?,
+            v4: FamilyMaps::take(
+                ebpf,
+                [abi::FLOWS, abi::ADDRESSES, abi::LISTENERS, abi::SOURCES, abi::SOURCE_BUDGET],
+            )?,
+            v6: FamilyMaps::take(
+                ebpf,
+                [abi::FLOWS6, abi::ADDRESSES6, abi::LISTENERS6, abi::SOURCES6, abi::SOURCE_BUDGET6],
+            )?,
             states: take(ebpf, abi::LISTENER_STATE)?,
-            sources: take(ebpf, abi::SOURCES)?,
             rings: take(ebpf, abi::RINGS)?,
             targets: take(ebpf, abi::TARGETS)?,
+            server_ids: take(ebpf, abi::SERVER_IDS)?,
             pulse: take(ebpf, abi::PULSE)?,
+            syn_budget: take(ebpf, abi::SYN_BUDGET)?,
             ports: take(ebpf, abi::PORTS)?,
             listener_counters: take(ebpf, abi::LISTENER_COUNTERS)?,
             target_counters: take(ebpf, abi::TARGET_COUNTERS)?,
@@ -77,40 +122,36 @@ impl Maps {
     /// What an earlier process left in the maps.
     pub fn ledger(&self) -> Result<Ledger, MapsError> {
         let mut ledger = Ledger::default();
-        for entry in self.addresses.iter() {
-            let (address, ifindex) = entry?;
-            ledger.addresses.insert(Ipv4Addr::from(address), ifindex);
+        self.v4.read(&mut ledger)?;
+        self.v6.read(&mut ledger)?;
+        for index in ledger.listeners.values() {
+            ledger.states.insert(*index, self.states.get(index, 0)?);
         }
-        for entry in self.listeners.iter() {
-            let (key, index) = entry?;
-            ledger.listeners.insert((Ipv4Addr::from(key.address), key.port.number()), index);
-            ledger.states.insert(index, self.states.get(&index, 0)?);
+        for entry in self.server_ids.iter() {
+            let (key, target) = entry?;
+            let target = u16::try_from(target).unwrap_or(abi::NO_TARGET);
+            ledger.server_ids.insert((key.listener, key.id), target);
         }
-        for entry in self.sources.keys() {
-            let key = entry?;
-            let (source, length) = (key.data(), key.prefix_len().saturating_sub(32));
-            let length = u8::try_from(length).unwrap_or(32).min(32);
-            if let Ok(range) = Ipv4Net::new(Ipv4Addr::from(source.source), length) {
-                ledger.sources.insert((source.listener, range));
-            }
-        }
-        for state in ledger.states.values().filter(|state| state.ring != NO_RING) {
-            let ring = Box::new(self.rings.get(&state.ring, 0)?);
-            ledger.rings.insert(state.ring, RingContent::Adopted(ring));
+        let rings = ledger.states.values().flat_map(|state| [state.ring, state.previous_ring]);
+        for index in rings.filter(|index| *index != NO_RING).collect::<Vec<_>>() {
+            let ring = Box::new(self.rings.get(&index, 0)?);
+            ledger.rings.insert(index, RingContent::Adopted(ring));
         }
         for (index, entry) in (0_u16..).zip(self.targets.iter()) {
             let entry = entry?;
             ledger.generations.insert(index, entry.generation);
             if entry.state != target_state::GONE {
+                let address = |wide: Ipv6Be| match entry.family {
+                    4 => wide.as_v4().ip(),
+                    _ => wide.ip(),
+                };
                 let identity = TargetIdentity {
-                    via: Ipv4Addr::from(entry.via),
+                    via: address(entry.via),
                     group: entry.group,
-                    address: Ipv4Addr::from(entry.address),
+                    address: address(entry.address),
                     port: entry.port.number(),
                 };
-                ledger
-                    .targets
-                    .insert(identity, TargetSlot { index, entry, retired: false, terminates: false });
+                ledger.targets.insert(identity, TargetSlot::adopted(index, entry));
             }
         }
         Ok(ledger)
@@ -132,29 +173,45 @@ impl Maps {
                 let ring = maglev::ring(members);
                 self.rings.set(*index, ring.as_ref(), 0)?;
             }
-            Write::AdmitSource { listener, range } => {
-                self.sources.insert(&source_key(*listener, *range), 1, 0)?
+            Write::AdmitSource { listener, range } => match range {
+                IpNet::V4(range) => self.v4.admit(*listener, range.network().into(), range.prefix_len())?,
+                IpNet::V6(range) => self.v6.admit(*listener, range.network().into(), range.prefix_len())?,
+            },
+            Write::RefuseSource { listener, range } => match range {
+                IpNet::V4(range) => self.v4.refuse(*listener, range.network().into(), range.prefix_len())?,
+                IpNet::V6(range) => self.v6.refuse(*listener, range.network().into(), range.prefix_len())?,
+            },
+            Write::SetServerId { listener, id, target } => {
+                let key = ServerIdKey { id: *id, listener: *listener, pad: 0 };
+                self.server_ids.insert(key, u32::from(*target), 0)?;
             }
-            Write::RefuseSource { listener, range } => {
-                forgive(self.sources.remove(&source_key(*listener, *range)))?
+            Write::RemoveServerId { listener, id } => {
+                let key = ServerIdKey { id: *id, listener: *listener, pad: 0 };
+                forgive(self.server_ids.remove(&key))?;
             }
             Write::ListenerState { index, state } => self.states.set(*index, state, 0)?,
             Write::ClearListenerCounters { index } => clear(&mut self.listener_counters, *index)?,
-            Write::AddListener { name: (address, port), index } => {
-                self.listeners.insert(listener_key(*address, *port), index, 0)?;
-            }
-            Write::RemoveListener { name: (address, port) } => {
-                forgive(self.listeners.remove(&listener_key(*address, *port)))?;
-            }
-            Write::SetAddress { address, ifindex } => {
-                self.addresses.insert(Ipv4Be::from(*address), ifindex, 0)?
-            }
-            Write::RemoveAddress { address } => forgive(self.addresses.remove(&Ipv4Be::from(*address)))?,
+            Write::AddListener { name, index } => match name.address {
+                IpAddr::V4(address) => self.v4.listeners.insert(key(address.into(), name), index, 0)?,
+                IpAddr::V6(address) => self.v6.listeners.insert(key(address.into(), name), index, 0)?,
+            },
+            Write::RemoveListener { name } => forgive(match name.address {
+                IpAddr::V4(address) => self.v4.listeners.remove(&key(address.into(), name)),
+                IpAddr::V6(address) => self.v6.listeners.remove(&key(address.into(), name)),
+            })?,
+            Write::SetAddress { address, ifindex } => match address {
+                IpAddr::V4(address) => self.v4.addresses.insert(Ipv4Be::from(*address), ifindex, 0)?,
+                IpAddr::V6(address) => self.v6.addresses.insert(Ipv6Be::from(*address), ifindex, 0)?,
+            },
+            Write::RemoveAddress { address } => forgive(match address {
+                IpAddr::V4(address) => self.v4.addresses.remove(&Ipv4Be::from(*address)),
+                IpAddr::V6(address) => self.v6.addresses.remove(&Ipv6Be::from(*address)),
+            })?,
         }
         Ok(())
     }
 
-    /// The kernel's clock and flood limit.
+    /// The kernel's clock and flood limits.
     pub fn pulse(&self) -> Result<Pulse, MapsError> {
         Ok(self.pulse.get(&0, 0)?)
     }
@@ -177,31 +234,20 @@ impl Maps {
         Ok(self.ports.set(0, cursors, 0)?)
     }
 
-    /// Walks over all flows: counts them, and removes those that are over.
-    pub fn sweep(&mut self, tick: u32, idle_timeout_s: impl Fn(u32) -> u32) -> Result<Census, MapsError> {
-        let mut census = Census::default();
-        let mut cursor = Some(Cursor::default());
-        while let Some(at) = cursor {
-            let (entries, next) =
-                batch::lookup::<FlowKey, Flow>(self.flows.map().fd().as_fd(), at, SWEEP_ENTRIES)
-                    .map_err(MapsError::Batch)?;
-            for (key, flow) in entries {
-                let idle = idle_timeout_s(flow.listener);
-                if flows::is_suspect(&flow, tick, idle) {
-                    let other_key = flows::other_key(&key, &flow);
-                    let other = self.flows.get(&other_key, 0).ok();
-                    if flows::is_over(&flow, other.as_ref(), tick, idle) {
-                        census.expired += u64::from(other.is_some());
-                        forgive(self.flows.remove(&key))?;
-                        forgive(self.flows.remove(&other_key))?;
-                        continue;
-                    }
-                }
-                census.count(&flow);
-            }
-            cursor = next;
-        }
-        Ok(census)
+    /// The source port that the first CPU tries next.
+    pub(super) fn first_port(&self) -> u16 {
+        let cursors = self.ports.get(&0, 0).ok();
+        let cursor = cursors.as_ref().and_then(|cpus| cpus.iter().next());
+        cursor.map_or(FIRST_NAT_PORT, |cursor| cursor.first.saturating_add(cursor.next))
+    }
+
+    /// New flows in `tick`, on the CPU that had most.
+    pub(super) fn syn_spent(&self, whose: Budget, tick: u32) -> u32 {
+        let index = match whose {
+            Budget::All => u32::try_from(MAX_LISTENERS).unwrap_or(u32::MAX),
+            Budget::Listener(index) => index,
+        };
+        self.syn_budget.get(&index, 0).map_or(0, |cpus| most(&cpus, tick))
     }
 
     /// A listener's counters, all CPUs together.
@@ -214,6 +260,8 @@ impl Maps {
             rejected: sum.rejected + cpu.rejected,
             resets: sum.resets + cpu.resets,
             blocked: sum.blocked + cpu.blocked,
+            client_resets: sum.client_resets + cpu.client_resets,
+            port_errors: sum.port_errors + cpu.port_errors,
         }))
     }
 
@@ -234,14 +282,89 @@ impl Maps {
     }
 }
 
+impl<A: Address> FamilyMaps<A>
+where
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+    ListenerKey<A>: Pod,
+    SourceKey<A>: Pod,
+{
+    fn take(
+        ebpf: &mut Ebpf,
+        [flows, addresses, listeners, sources, budgets]: [&'static str; 5],
+    ) -> Result<Self, LoadError> {
+        Ok(Self {
+            flows: take(ebpf, flows)?,
+            addresses: take(ebpf, addresses)?,
+            listeners: take(ebpf, listeners)?,
+            sources: take(ebpf, sources)?,
+            budgets: take(ebpf, budgets)?,
+        })
+    }
+
+    fn read(&self, ledger: &mut Ledger) -> Result<(), MapsError> {
+        for entry in self.addresses.iter() {
+            let (address, ifindex) = entry?;
+            ledger.addresses.insert(address.ip(), ifindex);
+        }
+        for entry in self.listeners.iter() {
+            let (key, index) = entry?;
+            let Some(protocol) = Protocol::from_number(key.protocol) else { continue };
+            let name = ListenerName { address: key.address.ip(), port: key.port.number(), protocol };
+            ledger.listeners.insert(name, index);
+        }
+        for entry in self.sources.keys() {
+            let key = entry?;
+            let (source, length) = (key.data(), key.prefix_len().saturating_sub(LISTENER_BITS));
+            let length = u8::try_from(length).unwrap_or(A::BITS).min(A::BITS);
+            let SourceKey { listener, source } = source;
+            if let Ok(range) = IpNet::new(source.ip(), length) {
+                ledger.sources.insert((listener, range));
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, listener: u32, source: A, length: u8) -> Result<(), MapError> {
+        self.sources.insert(&source_key(listener, source, length), 1, 0)
+    }
+
+    fn refuse(&mut self, listener: u32, source: A, length: u8) -> Result<(), MapError> {
+        forgive(self.sources.remove(&source_key(listener, source, length)))
+    }
+
+    /// Up to `limit` flow entries behind a cursor, and the cursor behind those; none when the table is through.
+    pub(super) fn some_flows(
+        &self,
+        cursor: Cursor,
+        limit: usize,
+    ) -> Result<Batch<FlowKey<A>, Flow<A>>, MapsError> {
+        batch::lookup(self.flows.map().fd().as_fd(), cursor, limit).map_err(MapsError::Batch)
+    }
+
+    /// New flows of a source in `tick`, on the CPU that had most.
+    pub(super) fn source_spent(&self, source: A, tick: u32) -> u32 {
+        self.budgets.get(&source, 0).map_or(0, |cpus| most(&cpus, tick))
+    }
+
+    /// Removes a flow entry.
+    pub(super) fn remove_flow(&mut self, key: &FlowKey<A>) -> Result<(), MapsError> {
+        Ok(forgive(self.flows.remove(key))?)
+    }
+}
+
 /// CPUs that the kernel may ever have: the length of per-CPU values.
 pub fn cpus() -> Result<usize, MapsError> {
     nr_cpus().map_err(|(_, error)| MapsError::Batch(error))
 }
 
-fn clear<T: aya::Pod + Default>(map: &mut PerCpuArray<MapData, T>, index: u32) -> Result<(), MapsError> {
+fn clear<T: Pod + Default>(map: &mut PerCpuArray<MapData, T>, index: u32) -> Result<(), MapsError> {
     let zeros = PerCpuValues::try_from(vec![T::default(); cpus()?]).map_err(MapError::from)?;
     Ok(map.set(index, zeros, 0)?)
+}
+
+fn most(cpus: &PerCpuValues<SynBudget>, tick: u32) -> u32 {
+    cpus.iter().filter(|budget| budget.tick == tick).map(|budget| budget.used).max().unwrap_or(0)
 }
 
 /// What is gone already is as good as removed.
@@ -253,20 +376,16 @@ fn forgive(result: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
-fn listener_key(address: Ipv4Addr, port: u16) -> ListenerKey {
-    ListenerKey { address: address.into(), port: PortBe::new(port), protocol: TCP, pad: 0 }
+fn key<A>(address: A, name: &ListenerName) -> ListenerKey<A> {
+    ListenerKey { address, port: PortBe::new(name.port), protocol: name.protocol.number(), pad: 0 }
 }
 
-fn source_key(listener: u32, range: Ipv4Net) -> Key<SourceKey> {
-    let source = SourceKey { listener, source: range.network().into() };
-    Key::new(LISTENER_BITS + u32::from(range.prefix_len()), source)
+fn source_key<A>(listener: u32, source: A, length: u8) -> Key<SourceKey<A>>
+where
+    SourceKey<A>: Pod,
+{
+    Key::new(LISTENER_BITS + u32::from(length), SourceKey { listener, source })
 }
 
 /// The listener's index is always matched whole.
-const LISTENER_BITS: u32 = 32;
-
-/// IANA number.
-const TCP: u8 = lb_common::wire::protocol::TCP;
-
-/// Entries a system call: 256 KiB of buffers.
-const SWEEP_ENTRIES: usize = 4_096;
+pub(super) const LISTENER_BITS: u32 = 32;

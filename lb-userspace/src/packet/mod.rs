@@ -3,8 +3,12 @@
 //! `Balancer` is the entry: open it on a directory of a BPF file system, give it plans, let it react and keep house.
 //! Programs, maps and with them flows live in that directory, and outlive the process.
 
-/// What a node's slice means for packets.
+/// What the packet path should be.
 pub mod plan;
+/// Which targets of a group get new flows: zones, health, failing open.
+pub mod spread;
+/// What a node's slice means for packets.
+pub mod read;
 /// Weighted Maglev tables.
 pub mod maglev;
 /// What the maps hold, by the names that a plan uses.
@@ -13,24 +17,46 @@ pub mod ledger;
 pub mod reconcile;
 /// Which flows are over.
 pub mod flows;
+/// The kernel's clock and flood limits.
+pub mod clock;
 /// The kernel program and its maps, loaded or adopted from their pins.
 pub mod load;
 /// Typed maps, and the writes of `reconcile`.
 pub mod maps;
 /// Many entries of a map in one system call.
 mod batch;
+/// Passes over the flow tables, a bounded part at a time.
+pub mod sweep;
 /// The program on interfaces, by pinned links.
 pub mod attach;
+/// Interfaces' own MACs and MTUs.
+pub mod interfaces;
 /// Next hops by the kernel's neighbour table.
 pub mod neighbours;
 /// What was counted.
 pub mod counters;
+/// The highest rate of the last minute.
+pub mod peak;
 /// The counts as metrics.
 pub mod export;
+/// Flows for people.
+pub mod listing;
+/// The maps as `steer` sees them, without a write to them.
+mod view;
+/// What would happen to a packet, and why.
+pub mod explain;
 /// All of it together.
 pub mod balancer;
 
 pub use balancer::{Balancer, BalancerError, Options};
+pub use clock::Limits;
 pub use counters::{Counters, DropCount};
+pub use explain::{ExplainError, Explanation, PacketQuestion};
 pub use export::Exporter;
-pub use plan::{ListenerPlan, NodePlan, Plan, TargetName, TargetPlan, Verdict, plan};
+pub use listing::{End, FlowFilter, FlowLine, FlowState};
+pub use plan::{
+    ListenerName, ListenerPlan, Mode, NodePlan, Plan, Protocol, Service, Side, TargetName, TargetPlan,
+    Verdict,
+};
+pub use read::{is_forwarded, plan};
+pub use sweep::Place;

@@ -1,10 +1,11 @@
-//! Next hops by the kernel's neighbour table: asks it to keep the wanted addresses resolved, and hears of every change.
+//! Next hops by the kernel's neighbour table (ARP and NDP): asks it to keep the wanted addresses resolved, and hears of
+//! every change, of interfaces as well.
 //!
 //! Works in the network namespace of the thread that started it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -20,7 +21,7 @@ use tokio::task::JoinHandle;
 use super::reconcile::Mac;
 
 /// A next hop: interface and address.
-pub type Hop = (u32, Ipv4Addr);
+pub type Hop = (u32, IpAddr);
 
 /// The neighbour table's other end.
 #[derive(Debug)]
@@ -33,7 +34,8 @@ pub struct Neighbours {
 impl Neighbours {
     /// Begins to listen. Needs a tokio runtime.
     pub fn start() -> io::Result<Self> {
-        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&[MulticastGroup::Neigh])?;
+        let (connection, handle, messages) =
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Neigh, MulticastGroup::Link])?;
         let (wanted, wanted_rx) = watch::channel(BTreeSet::new());
         let (known_tx, known) = watch::channel(HashMap::new());
         let table = Table { handle, wanted: wanted_rx, asked: BTreeSet::new(), known: known_tx };
@@ -60,7 +62,7 @@ impl Neighbours {
         self.known.borrow_and_update().clone()
     }
 
-    /// Waits until `known` would be different. Cancel safe.
+    /// Waits until `known` would be different, or an interface is. Cancel safe.
     pub async fn changed(&mut self) {
         if self.known.changed().await.is_err() {
             // The netlink connection is gone; nothing will change any more.
@@ -128,9 +130,16 @@ impl Table {
     }
 
     fn hear(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>) {
-        let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(entry)) = payload else { return };
-        let Some((hop, mac)) = answer(&entry) else { return };
-        self.known.send_if_modified(|known| known.insert(hop, mac) != Some(mac));
+        match payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(entry)) => {
+                let Some((hop, mac)) = answer(&entry) else { return };
+                self.known.send_if_modified(|known| known.insert(hop, mac) != Some(mac));
+            }
+            NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_),
+            ) => self.known.send_modify(|_| {}),
+            _ => {}
+        }
     }
 
     /// Asks for what became wanted, and lets go what is no longer.
@@ -160,7 +169,7 @@ impl Table {
 async fn resolve(handle: &Handle, (ifindex, address): Hop) {
     let mut request = handle
         .neighbours()
-        .add(ifindex, IpAddr::V4(address))
+        .add(ifindex, address)
         .state(NeighbourState::None)
         .flags(NeighbourFlags::Use)
         .replace();
@@ -186,7 +195,8 @@ fn answer(entry: &NeighbourMessage) -> Option<(Hop, Mac)> {
     let mut mac = None;
     for attribute in &entry.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(own)) => address = Some(*own),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(own)) => address = Some(IpAddr::V4(*own)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(own)) => address = Some(IpAddr::V6(*own)),
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = Mac::try_from(bytes.as_slice()).ok(),
             _ => {}
         }

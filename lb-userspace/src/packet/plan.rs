@@ -1,51 +1,102 @@
-//! What a node's slice means for packets: listeners on addresses, who may use them, and where their flows go.
+//! What the packet path should be: listeners on addresses, who may use them, and where their flows go.
 //!
-//! First of the path from a slice to the maps; `reconcile` comes next.
+//! `read` makes it of a slice; `reconcile` makes the maps what it says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
+use lb_common::abi::target_mode;
+use lb_common::wire::protocol;
+use serde::{Deserialize, Serialize};
 
-use crate::model::{
-    id::Arn,
-    load_balancer::{Action, LoadBalancerKind},
-    target_group::TargetKey,
-};
-use crate::snapshot::node::{ListenerView, NodeSlice, TargetGroupView};
-use crate::snapshot::permit::{Permit, TCP};
+use crate::model::{id::Arn, target_group::TargetKey};
 
 /// What the packet path should be. Values only: whatever is not in it is removed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
-    /// Load balancers' interfaces by address.
-    pub nodes: BTreeMap<Ipv4Addr, NodePlan>,
+    /// Load balancers' interfaces by the names of their devices in the node's namespace.
+    pub nodes: BTreeMap<String, NodePlan>,
 }
 
 /// One interface of a network load balancer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodePlan {
-    /// Name of the device in the node's namespace.
-    pub device: String,
-    /// The subnet.
-    pub subnet: Ipv4Net,
-    /// Next hop to everything outside the subnet.
-    pub router: Ipv4Addr,
-    /// Listeners by port.
-    pub listeners: BTreeMap<u16, ListenerPlan>,
+    /// Whose interface it is.
+    pub balancer: Arn,
+    /// What it has of IPv4.
+    pub ipv4: Side,
+    /// What it has of IPv6, on a dual-stack load balancer.
+    pub ipv6: Option<Side>,
+    /// Listeners by address, port and protocol.
+    pub listeners: BTreeMap<ListenerName, ListenerPlan>,
 }
 
-/// One listener on one interface.
+/// What an interface has of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Side {
+    /// Its address.
+    pub address: IpAddr,
+    /// The subnet.
+    pub subnet: IpNet,
+    /// Next hop to everything outside the subnet.
+    pub router: IpAddr,
+}
+
+/// What a client connects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerName {
+    /// The load balancer's static address.
+    pub address: IpAddr,
+    /// 1–65535.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+/// What packets carry. QUIC is UDP, TLS is TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// One listener on one address of an interface. A listener of two protocols is two of these.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListenerPlan {
     /// The listener.
     pub arn: Arn,
     /// Who may use it; `None` is everyone.
-    pub sources: Option<BTreeSet<Ipv4Net>>,
+    pub sources: Option<BTreeSet<IpNet>>,
     /// Seconds of silence after which a flow makes room.
     pub idle_timeout_s: u32,
+    /// What is special about it.
+    pub service: Service,
+    /// Whether a client's flows all go to one target.
+    pub is_sticky: bool,
+    /// Flows that may begin in a second; `None` is half of what the node may begin.
+    pub new_flows_per_s: Option<u32>,
     /// All that flows may be at.
     pub targets: BTreeMap<TargetName, TargetPlan>,
+}
+
+/// What is done with a listener's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// They are forwarded.
+    Forward,
+    /// They are forwarded; connection ids name targets.
+    Quic {
+        /// Bytes of a server id, 1 to 8.
+        server_id_length: u8,
+    },
+    /// What is admitted is the kernel's, and ends in a socket: TLS, or a PROXY header in front.
+    Local,
 }
 
 /// A target of a listener.
@@ -61,13 +112,37 @@ pub struct TargetName {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetPlan {
     /// Its address; the port is the name's.
-    pub address: Ipv4Addr,
-    /// Share of new flows; 0 gets none.
+    pub address: IpAddr,
+    /// What its group gets of new flows, 0–999, and all that take part share; 0 takes no part.
     pub weight: u32,
     /// What health checks say.
     pub health: Verdict,
+    /// How packets come to it.
+    pub mode: Mode,
+    /// What QUIC connection ids name it by, first byte lowest.
+    pub server_id: Option<u64>,
     /// Whether its flows end when it is gone (`deregistration_delay.connection_termination.enabled`).
     pub terminates: bool,
+    /// Seconds of bad health after which the flows that it has end; `None` is never.
+    pub ends_after_s: Option<u32>,
+    /// Whether its group is used whole, because too few are healthy.
+    pub fails_open: bool,
+}
+
+/// How packets come to a target, and its answers back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Both addresses are rewritten.
+    #[default]
+    Nat,
+    /// The target sees the client's address, and answers by this node.
+    Preserve,
+    /// As they are, to the target's MAC.
+    L2,
+    /// Inside another IP packet.
+    Ipip,
+    /// Inside another IP packet and UDP.
+    Gue,
 }
 
 /// What health checks say of a target.
@@ -75,306 +150,178 @@ pub struct TargetPlan {
 pub enum Verdict {
     /// It gets new flows.
     Healthy,
-    /// It gets new flows only if no target of its group is healthy.
+    /// It gets new flows only if too few targets of its group are healthy.
     Unhealthy,
+    /// Registered, and not checked yet: the same, but whatever flows it has are not its fault.
+    Initial,
     /// Not checked since this process began: it gets new flows if it got them before.
     Unknown,
     /// Deregistered: it gets no new flow.
     Draining,
 }
 
-/// Reads a slice. `health` says what checks found of a target; draining targets are not asked about.
-pub fn plan(slice: &NodeSlice, mut health: impl FnMut(&Arn, &TargetKey) -> Verdict) -> Plan {
-    let mut plan = Plan::default();
-    for (arn, balancer) in &slice.load_balancers {
-        if balancer.kind != LoadBalancerKind::Network {
-            continue;
-        }
-        let permits: Vec<&Permit> = balancer
-            .security_groups
-            .iter()
-            .filter_map(|group| slice.security_groups.get(group))
-            .flat_map(|group| &group.ingress)
-            .collect();
-        let guarded = !balancer.security_groups.is_empty();
-        let listeners: BTreeMap<u16, ListenerPlan> = slice
-            .listeners
-            .iter()
-            .filter(|(_, listener)| listener.load_balancer == *arn && listener.protocol == "TCP")
-            .map(|(arn, listener)| {
-                let sources = guarded.then(|| sources(&permits, listener.port));
-                let plan = ListenerPlan {
-                    arn: arn.clone(),
-                    sources,
-                    idle_timeout_s: idle_timeout_s(listener),
-                    targets: targets(slice, listener, &mut health),
-                };
-                (listener.port, plan)
-            })
-            .collect();
-        for interface in balancer.interfaces.values() {
-            let Ok(subnet) = Ipv4Net::new(interface.address, interface.prefix_len) else { continue };
-            let node = NodePlan {
-                device: interface.device.clone(),
-                subnet: subnet.trunc(),
-                router: interface.router,
-                listeners: listeners.clone(),
-            };
-            plan.nodes.insert(interface.address, node);
-        }
-    }
-    plan
+/// How an interface reaches an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach<'plan> {
+    /// The device that leads there.
+    pub device: &'plan str,
+    /// Our address on it.
+    pub via: IpAddr,
+    /// Whose MAC is asked for.
+    pub next_hop: IpAddr,
 }
 
-/// Where a node sends what is for `address`.
-pub fn next_hop(node: &NodePlan, address: Ipv4Addr) -> Ipv4Addr {
-    if node.subnet.contains(&address) { address } else { node.router }
-}
-
-/// The ranges that may use a port. The kernel finds the longest, so one that is inside another changes nothing.
-fn sources(permits: &[&Permit], port: u16) -> BTreeSet<Ipv4Net> {
-    let admitted = permits
-        .iter()
-        .filter(|permit| permit.protocol.is_none_or(|own| own == TCP))
-        .filter(|permit| (permit.first_port..=permit.last_port).contains(&port))
-        .flat_map(|permit| permit.peers.iter().copied())
-        .collect();
-    Ipv4Net::aggregate(&admitted).into_iter().collect()
-}
-
-fn targets(
-    slice: &NodeSlice,
-    listener: &ListenerView,
-    health: &mut impl FnMut(&Arn, &TargetKey) -> Verdict,
-) -> BTreeMap<TargetName, TargetPlan> {
-    let Some(Action::Forward(groups)) = listener.default_actions.first() else { return BTreeMap::new() };
-    // A single group takes everything, whatever its weight says.
-    let alone = groups.len() == 1;
-    let mut targets = BTreeMap::new();
-    for share in groups {
-        let Some(group) = slice.target_groups.get(&share.target_group_arn) else { continue };
-        let weight = if alone { 1 } else { u32::from(share.weight) };
-        add_group(&mut targets, &share.target_group_arn, group, weight, health);
-    }
-    targets
-}
-
-/// A group's weight is shared by those of its targets that take part.
-fn add_group(
-    targets: &mut BTreeMap<TargetName, TargetPlan>,
-    arn: &Arn,
-    group: &TargetGroupView,
-    weight: u32,
-    health: &mut impl FnMut(&Arn, &TargetKey) -> Verdict,
-) {
-    let terminates = group
-        .attributes
-        .get("deregistration_delay.connection_termination.enabled")
-        .is_some_and(|value| value == "true");
-    let verdicts: Vec<Verdict> = group
-        .targets
-        .values()
-        .map(|target| match target.draining_until {
-            Some(_) => Verdict::Draining,
-            None => health(arn, &target.key),
-        })
-        .collect();
-    // Fail open: when none is healthy, all are as good (AWS: "if all targets are unhealthy, the load balancer fails open").
-    let open = !verdicts.iter().any(|verdict| matches!(verdict, Verdict::Healthy | Verdict::Unknown));
-    let taking_part = |verdict: &Verdict| match verdict {
-        Verdict::Healthy | Verdict::Unknown => true,
-        Verdict::Unhealthy => open,
-        Verdict::Draining => false,
-    };
-    let count =
-        u32::try_from(verdicts.iter().filter(|verdict| taking_part(verdict)).count()).unwrap_or(u32::MAX);
-    for (target, verdict) in group.targets.values().zip(verdicts) {
-        let takes_part = taking_part(&verdict);
-        let plan = TargetPlan {
-            address: target.address,
-            weight: if takes_part {
-                (weight * SHARES).checked_div(count).unwrap_or(0).max(weight.min(1))
-            } else {
-                0
-            },
-            health: if takes_part && verdict == Verdict::Unhealthy { Verdict::Healthy } else { verdict },
-            terminates,
+impl Plan {
+    /// How the node with this device reaches an address: directly, or by another interface of its load balancer that is
+    /// in the address's subnet, or by its own router. `None` if it has nothing of the address's family.
+    pub fn reach<'a>(&'a self, device: &'a str, address: IpAddr) -> Option<Reach<'a>> {
+        let node = self.nodes.get(device)?;
+        let direct = |device: &'a str, node: &NodePlan| {
+            let side = node.side(address).filter(|side| side.subnet.contains(&address))?;
+            Some(Reach { device, via: side.address, next_hop: address })
         };
-        targets.insert(TargetName { group: arn.clone(), key: target.key.clone() }, plan);
+        direct(device, node)
+            .or_else(|| {
+                let siblings = self.nodes.iter().filter(|(_, other)| other.balancer == node.balancer);
+                siblings.filter_map(|(device, other)| direct(device, other)).next()
+            })
+            .or_else(|| {
+                let side = node.side(address)?;
+                Some(Reach { device, via: side.address, next_hop: side.router })
+            })
+    }
+
+    /// Every listener with the device it is on.
+    pub fn listeners(&self) -> impl Iterator<Item = (&str, &ListenerName, &ListenerPlan)> {
+        self.nodes.iter().flat_map(|(device, node)| {
+            node.listeners.iter().map(move |(name, listener)| (device.as_str(), name, listener))
+        })
     }
 }
 
-fn idle_timeout_s(listener: &ListenerView) -> u32 {
-    listener
-        .attributes
-        .get("tcp.idle_timeout.seconds")
-        .and_then(|value| value.parse().ok())
-        .filter(|seconds| (60..=6000).contains(seconds))
-        .unwrap_or(DEFAULT_IDLE_TIMEOUT_S)
+impl NodePlan {
+    /// What it has of the same family as `peer`.
+    pub fn side(&self, peer: IpAddr) -> Option<&Side> {
+        if peer.is_ipv4() { Some(&self.ipv4) } else { self.ipv6.as_ref() }
+    }
+
+    /// Its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [Some(self.ipv4), self.ipv6].into_iter().flatten().map(|side| side.address)
+    }
 }
 
-/// AWS's default for TCP listeners.
-const DEFAULT_IDLE_TIMEOUT_S: u32 = 350;
+impl ListenerPlan {
+    /// Whether targets of it answer past us.
+    pub fn is_direct(&self) -> bool {
+        self.targets.values().any(|target| target_mode::is_direct(target.mode.number()))
+    }
+}
 
-/// A group's weight is cut in this many parts, so that groups of unlike sizes share as they should to within a percent.
-const SHARES: u32 = 1_000;
+impl Protocol {
+    /// IANA number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => protocol::TCP,
+            Self::Udp => protocol::UDP,
+        }
+    }
+
+    /// By its IANA number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            protocol::TCP => Some(Self::Tcp),
+            protocol::UDP => Some(Self::Udp),
+            _ => None,
+        }
+    }
+}
+
+impl Mode {
+    /// One of [`target_mode`].
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Nat => target_mode::NAT,
+            Self::Preserve => target_mode::PRESERVE,
+            Self::L2 => target_mode::L2,
+            Self::Ipip => target_mode::IPIP,
+            Self::Gue => target_mode::GUE,
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            _ => Err(format!("'{text}' is not tcp or udp")),
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl fmt::Display for ListenerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.protocol, std::net::SocketAddr::new(self.address, self.port))
+    }
+}
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::model::id::{InterfaceId, SecurityGroupId, TimestampMs};
-    use crate::model::load_balancer::WeightedTargetGroup;
-    use crate::model::target_group::HealthCheck;
-    use crate::snapshot::node::{LoadBalancerView, NodeInterface, TargetView};
-    use crate::snapshot::permit::SecurityGroupView;
 
-    fn arn(text: &str) -> Arn {
-        Arn::from(text.to_owned())
+    fn side(address: &str, length: u8, router: &str) -> Side {
+        let address: IpAddr = address.parse().unwrap();
+        let subnet = IpNet::new(address, length).unwrap().trunc();
+        Side { address, subnet, router: router.parse().unwrap() }
     }
 
-    fn group(addresses: &[(u8, bool)]) -> TargetGroupView {
-        let targets = addresses.iter().map(|(host, drains)| {
-            let key = TargetKey { id: format!("10.0.1.{host}"), port: 80 };
-            let view = TargetView {
-                address: Ipv4Addr::new(10, 0, 1, *host),
-                registered_at: TimestampMs::default(),
-                draining_until: drains.then(TimestampMs::default),
-                key: key.clone(),
-            };
-            (key.to_string(), view)
-        });
-        TargetGroupView {
-            name: "group".to_owned(),
-            protocol: "TCP".to_owned(),
-            in_use: true,
-            health_check: HealthCheck {
-                enabled: true,
-                protocol: "TCP".to_owned(),
-                port: "traffic-port".to_owned(),
-                path: String::new(),
-                interval_s: 30,
-                timeout_s: 10,
-                healthy_threshold: 5,
-                unhealthy_threshold: 2,
-                matcher: String::new(),
-            },
-            attributes: BTreeMap::new(),
-            targets: targets.collect(),
+    fn node(balancer: &str, number: u8, is_dual: bool) -> NodePlan {
+        let ipv6 = || side(&format!("fd00:0:0:{number}::4"), 64, &format!("fd00:0:0:{number}::1"));
+        NodePlan {
+            balancer: Arn::from(balancer.to_owned()),
+            ipv4: side(&format!("10.0.{number}.4"), 24, &format!("10.0.{number}.1")),
+            ipv6: is_dual.then(ipv6),
+            listeners: BTreeMap::new(),
         }
     }
 
-    fn slice(groups: Vec<(&str, u16, TargetGroupView)>, security: Option<Vec<Permit>>) -> NodeSlice {
-        let interface = NodeInterface {
-            device: "eni".to_owned(),
-            address: Ipv4Addr::new(10, 0, 1, 4),
-            prefix_len: 24,
-            router: Ipv4Addr::new(10, 0, 1, 1),
-            zone: "a".to_owned(),
-        };
-        let forward = groups
-            .iter()
-            .map(|(name, weight, _)| WeightedTargetGroup { target_group_arn: arn(name), weight: *weight })
-            .collect();
-        let id = SecurityGroupId::from("sg-1".to_owned());
-        NodeSlice {
-            vpc_id: crate::model::id::VpcId::from("vpc-1".to_owned()),
-            namespace: "node".to_owned(),
-            load_balancers: [(
-                arn("balancer"),
-                LoadBalancerView {
-                    kind: LoadBalancerKind::Network,
-                    name: "a".to_owned(),
-                    interfaces: [(InterfaceId::from("eni-1".to_owned()), interface)].into(),
-                    security_groups: security.iter().map(|_| id.clone()).collect(),
-                    attributes: BTreeMap::new(),
-                },
-            )]
+    fn reached(plan: &Plan, from: &str, to: &str) -> Option<(String, String, String)> {
+        let reach = plan.reach(from, to.parse().unwrap())?;
+        Some((reach.device.to_owned(), reach.via.to_string(), reach.next_hop.to_string()))
+    }
+
+    #[test]
+    fn a_target_is_reached_by_the_interface_that_is_in_its_subnet() {
+        let plan = Plan {
+            nodes: [
+                ("a".to_owned(), node("one", 1, true)),
+                ("b".to_owned(), node("one", 2, true)),
+                ("c".to_owned(), node("two", 3, false)),
+            ]
             .into(),
-            listeners: [(
-                arn("listener"),
-                ListenerView {
-                    load_balancer: arn("balancer"),
-                    protocol: "TCP".to_owned(),
-                    port: 80,
-                    rules: Vec::new(),
-                    default_actions: vec![Action::Forward(forward)],
-                    attributes: [("tcp.idle_timeout.seconds".to_owned(), "60".to_owned())].into(),
-                },
-            )]
-            .into(),
-            target_groups: groups.into_iter().map(|(name, _, view)| (arn(name), view)).collect(),
-            security_groups: security
-                .into_iter()
-                .map(|ingress| (id.clone(), SecurityGroupView { ingress, egress: Vec::new() }))
-                .collect(),
-            resolver: None,
-        }
-    }
-
-    fn listener(plan: &Plan) -> &ListenerPlan {
-        plan.nodes.values().next().and_then(|node| node.listeners.get(&80)).unwrap()
-    }
-
-    #[test]
-    fn a_network_load_balancer_becomes_its_listeners_on_its_addresses() {
-        let plan = plan(&slice(vec![("g", 1, group(&[(20, false)]))], None), |_, _| Verdict::Healthy);
-        let node = &plan.nodes[&Ipv4Addr::new(10, 0, 1, 4)];
-        assert_eq!(node.subnet.to_string(), "10.0.1.0/24");
-        assert_eq!(listener(&plan).idle_timeout_s, 60);
-        assert_eq!(listener(&plan).sources, None);
-    }
-
-    #[test]
-    fn groups_share_by_weight_and_their_targets_equally() {
-        let groups = vec![("one", 1, group(&[(20, false)])), ("two", 3, group(&[(21, false), (22, false)]))];
-        let plan = plan(&slice(groups, None), |_, _| Verdict::Healthy);
-        let weights: Vec<u32> = listener(&plan).targets.values().map(|target| target.weight).collect();
-        assert_eq!(weights, [1_000, 1_500, 1_500]);
-    }
-
-    #[test]
-    fn unhealthy_targets_get_nothing_unless_all_are() {
-        let slice = slice(vec![("g", 1, group(&[(20, false), (21, false)]))], None);
-        let one =
-            plan(&slice, |_, key| if key.id.ends_with("20") { Verdict::Healthy } else { Verdict::Unhealthy });
-        let weights: Vec<u32> = listener(&one).targets.values().map(|target| target.weight).collect();
-        assert_eq!(weights, [1_000, 0]);
-        let none = plan(&slice, |_, _| Verdict::Unhealthy);
-        assert!(listener(&none).targets.values().all(|target| target.weight > 0));
-    }
-
-    #[test]
-    fn draining_targets_stay_without_new_flows() {
-        let slice = slice(vec![("g", 1, group(&[(20, true), (21, false)]))], None);
-        let plan = plan(&slice, |_, _| Verdict::Healthy);
-        let weights: Vec<u32> = listener(&plan).targets.values().map(|target| target.weight).collect();
-        assert_eq!(weights, [0, 1_000]);
-    }
-
-    #[test]
-    fn security_groups_become_the_ranges_of_the_listeners_port() {
-        let permit = |first_port, last_port, peer: &str| Permit {
-            protocol: Some(TCP),
-            first_port,
-            last_port,
-            peers: vec![peer.parse().unwrap()],
         };
-        let permits = vec![
-            permit(80, 80, "10.1.0.0/16"),
-            permit(1, 1_000, "10.1.2.0/24"),
-            permit(443, 443, "0.0.0.0/0"),
-            permit(0, 65_535, "192.0.2.7/32"),
-        ];
-        let plan = plan(&slice(vec![("g", 1, group(&[]))], Some(permits)), |_, _| Verdict::Healthy);
-        let ranges: Vec<String> = listener(&plan).sources.iter().flatten().map(ToString::to_string).collect();
-        assert_eq!(ranges, ["10.1.0.0/16", "192.0.2.7/32"]);
-    }
-
-    #[test]
-    fn groups_that_admit_nobody_are_not_groups_that_are_not_there() {
-        let plan = plan(&slice(Vec::new(), Some(Vec::new())), |_, _| Verdict::Healthy);
-        assert_eq!(listener(&plan).sources, Some(BTreeSet::new()));
+        let is = |from, to, device: &str, via: &str, hop: &str| {
+            let found = reached(&plan, from, to);
+            assert_eq!(found, Some((device.to_owned(), via.to_owned(), hop.to_owned())), "{from} to {to}");
+        };
+        is("a", "10.0.1.20", "a", "10.0.1.4", "10.0.1.20");
+        is("a", "10.0.2.20", "b", "10.0.2.4", "10.0.2.20");
+        is("a", "fd00:0:0:2::20", "b", "fd00:0:0:2::4", "fd00:0:0:2::20");
+        // Other load balancers' interfaces are not ours to send by.
+        is("a", "10.0.3.20", "a", "10.0.1.4", "10.0.1.1");
+        is("a", "fd00:0:0:9::20", "a", "fd00:0:0:1::4", "fd00:0:0:1::1");
+        assert_eq!(reached(&plan, "c", "fd00:0:0:2::20"), None);
     }
 }

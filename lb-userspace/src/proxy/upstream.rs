@@ -29,6 +29,6 @@ impl Connect for Tcp {
     type Stream = TcpStream;
 
     async fn connect(&self, path: &Path) -> Result<TcpStream, ConnectError> {
-        Ok(connect_from(Some(path.source), path.target).await?)
+        Ok(connect_from(Some(path.source.into()), path.target).await?)
     }
 }

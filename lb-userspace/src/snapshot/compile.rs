@@ -3,7 +3,7 @@
 //! Before it: a committed change of the state. After it: `delta` finds what a role does not have yet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
@@ -237,7 +237,9 @@ fn targets_of<'a>(state: &'a State, group: &Arn) -> impl Iterator<Item = &'a Arc
 fn target_view(target: &Arc<Target>) -> TargetView {
     TargetView {
         key: target.key.clone(),
-        address: target.address,
+        address: IpAddr::V4(target.address),
+        zone: target.zone.clone(),
+        server_id: None,
         registered_at: target.registered_at,
         draining_until: target.draining.map(|draining| draining.until),
     }
@@ -255,6 +257,7 @@ fn load_balancer_view(state: &State, lb: &LoadBalancer) -> LoadBalancerView {
                 prefix_len: subnet.cidr.prefix_len(),
                 router: subnet.router(),
                 zone: zone.zone.clone(),
+                ipv6: None,
             };
             Some((zone.interface_id.clone(), interface))
         })

@@ -3,7 +3,7 @@
 //! Maps are keyed by text so that a difference between two slices names what changed and nothing else.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,30 @@ pub struct NodeInterface {
     pub router: Ipv4Addr,
     /// Availability zone.
     pub zone: String,
+    /// What it has of IPv6, on a dual-stack load balancer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<NodeInterface6>,
+}
+
+impl NodeInterface {
+    /// Its address of the same family as `peer`, if it has one.
+    pub fn address_towards(&self, peer: IpAddr) -> Option<IpAddr> {
+        match peer {
+            IpAddr::V4(_) => Some(self.address.into()),
+            IpAddr::V6(_) => self.ipv6.map(|own| own.address.into()),
+        }
+    }
+}
+
+/// What an interface has of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInterface6 {
+    /// Its address.
+    pub address: Ipv6Addr,
+    /// Length of the subnet's prefix.
+    pub prefix_len: u8,
+    /// The subnet's router, next hop to everything outside the subnet.
+    pub router: Ipv6Addr,
 }
 
 /// A listener, as the node sees it.
@@ -117,7 +141,13 @@ pub struct TargetView {
     /// Its name in the group.
     pub key: TargetKey,
     /// Its address; the port is the key's.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
+    /// The Availability zone that it is in; `None` is every zone (AWS: `all`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// What connection ids name it by (QuicServerId), of a QUIC or TCP_QUIC group's targets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_id: Option<u64>,
     /// When it was registered: a new registration starts from the initial state.
     pub registered_at: TimestampMs,
     /// Until when it finishes what it has, if it was deregistered: it gets nothing new.

@@ -61,7 +61,14 @@ mod tests {
         let targets = targets.iter().map(|(id, draining_until)| {
             let key = TargetKey { id: (*id).to_owned(), port: 80 };
             let address = "10.0.0.1".parse().unwrap();
-            let view = TargetView { key, address, registered_at: 7, draining_until: *draining_until };
+            let view = TargetView {
+                key,
+                address,
+                zone: None,
+                server_id: None,
+                registered_at: 7,
+                draining_until: *draining_until,
+            };
             (format!("{id}:80"), view)
         });
         TargetGroupView {

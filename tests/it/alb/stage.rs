@@ -205,10 +205,11 @@ pub(super) fn health_check(protocol: &str) -> HealthCheck {
 }
 
 fn target_view(address: SocketAddr) -> TargetView {
-    let SocketAddr::V4(address) = address else { panic!("targets are IPv4") };
     TargetView {
         key: TargetKey { id: address.ip().to_string(), port: address.port() },
-        address: *address.ip(),
+        address: address.ip(),
+        zone: None,
+        server_id: None,
         registered_at: 1,
         draining_until: None,
     }
@@ -226,6 +227,7 @@ fn slice(address: Ipv4Addr) -> NodeSlice {
         prefix_len: 24,
         router: Ipv4Addr::LOCALHOST,
         zone: "eu-central-1a".to_owned(),
+        ipv6: None,
     };
     let load_balancer = LoadBalancerView {
         kind: LoadBalancerKind::Application,

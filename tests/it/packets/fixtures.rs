@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::abi::{DropReason, Flow};
+use lb_common::abi::{DropReason, Flow, Ipv4Be};
 use lb_common::packet::Verdict;
 use proptest::prelude::*;
 
 use super::given::{Given, HTTP, Outcome, Runner, Seen};
-use super::host::Host;
+use super::host::{HEADROOM, Host};
 use super::kernel::Kernel;
 use super::segment::{ACK, SYN, Segment, client, target};
-use super::{flows, strays};
+use super::{flows, modes, strays};
 
 /// What comes in and what must become of it.
 enum Step {
@@ -20,7 +20,8 @@ enum Step {
 
 #[derive(Debug, Clone)]
 enum Expect {
-    Forward(Vec<u8>),
+    /// This leaves; so many bytes are counted, if any.
+    Forward(Vec<u8>, u64),
     Reset(Vec<u8>),
     Pass,
     Drop(DropReason),
@@ -37,6 +38,8 @@ pub(super) struct Fixture {
     blocked: BTreeMap<u32, u64>,
     resets: BTreeMap<u32, u64>,
     target_resets: BTreeMap<u32, u64>,
+    client_resets: BTreeMap<u32, u64>,
+    port_errors: BTreeMap<u32, u64>,
     entries: Option<usize>,
 }
 
@@ -52,6 +55,8 @@ pub(super) fn story(name: &'static str) -> Fixture {
         blocked: BTreeMap::new(),
         resets: BTreeMap::new(),
         target_resets: BTreeMap::new(),
+        client_resets: BTreeMap::new(),
+        port_errors: BTreeMap::new(),
         entries: None,
     }
 }
@@ -68,7 +73,7 @@ impl Fixture {
     }
 
     /// Plays the story so far on the host, and begins again with the flows that are there then.
-    pub(super) fn rewrite_flows(mut self, change: fn(&mut Flow)) -> Self {
+    pub(super) fn rewrite_flows(mut self, change: fn(&mut Flow<Ipv4Be>)) -> Self {
         let mut host = Host::default();
         host.begin(&self.given);
         let played = std::mem::take(&mut self.steps);
@@ -90,7 +95,14 @@ impl Fixture {
     }
 
     pub(super) fn forwards_bytes(mut self, packet: Vec<u8>, out: Vec<u8>) -> Self {
-        self.steps.push(Step::Packet(packet, Expect::Forward(out)));
+        let bytes = ip_bytes(&packet);
+        self.steps.push(Step::Packet(packet, Expect::Forward(out, bytes)));
+        self
+    }
+
+    /// Answered by a packet of the load balancer's own.
+    pub(super) fn answers_bytes(mut self, packet: Vec<u8>, out: Vec<u8>) -> Self {
+        self.steps.push(Step::Packet(packet, Expect::Reset(out)));
         self
     }
 
@@ -144,6 +156,16 @@ impl Fixture {
         self
     }
 
+    pub(super) fn client_resets(mut self, listener: u32, count: u64) -> Self {
+        self.client_resets.insert(listener, count);
+        self
+    }
+
+    pub(super) fn port_errors(mut self, listener: u32, count: u64) -> Self {
+        self.port_errors.insert(listener, count);
+        self
+    }
+
     /// Flows at the end, two entries each.
     pub(super) fn flows(self, count: usize) -> Self {
         self.entries(count * 2)
@@ -186,9 +208,9 @@ impl Fixture {
         let mut bytes = 0;
         for (number, (expect, seen)) in expected.iter().zip(seen).enumerate() {
             let wanted = match expect {
-                Expect::Forward(out) => {
+                Expect::Forward(out, counted) => {
                     forwarded += 1;
-                    bytes += u64::from(u16::from_be_bytes([out[16], out[17]]));
+                    bytes += counted;
                     Seen::Transmit(out.clone())
                 }
                 Expect::Reset(out) => Seen::Transmit(out.clone()),
@@ -213,6 +235,8 @@ impl Fixture {
             "{name}: target packets"
         );
         assert_eq!(outcome.targets.values().map(|c| c.bytes).sum::<u64>(), bytes, "{name}: target bytes");
+        assert_eq!(all(|c| c.client_resets), self.client_resets, "{name}: client resets");
+        assert_eq!(all(|c| c.port_errors), self.port_errors, "{name}: port errors");
         assert_eq!(all(|c| c.new_flows), self.new_flows, "{name}: new flows");
         assert_eq!(all(|c| c.rejected), self.rejected, "{name}: rejected");
         assert_eq!(all(|c| c.blocked), self.blocked, "{name}: blocked");
@@ -223,6 +247,15 @@ impl Fixture {
         if let Some(entries) = self.entries {
             assert_eq!(outcome.flows.len(), entries, "{name}: flow entries\n{outcome:#?}");
         }
+    }
+}
+
+/// What an IP packet says of its length, with its header.
+fn ip_bytes(frame: &[u8]) -> u64 {
+    if frame[12..14] == [0x86, 0xdd] {
+        40 + u64::from(u16::from_be_bytes([frame[18], frame[19]]))
+    } else {
+        u64::from(u16::from_be_bytes([frame[16], frame[17]]))
     }
 }
 
@@ -237,13 +270,13 @@ fn hex(seen: &Seen) -> String {
 }
 
 fn all() -> Vec<Fixture> {
-    [flows::fixtures(), strays::fixtures()].into_iter().flatten().collect()
+    [flows::fixtures(), strays::fixtures(), modes::fixtures()].into_iter().flatten().collect()
 }
 
 #[test]
 fn the_core_does_what_every_fixture_says() {
     let fixtures = all();
-    assert!(fixtures.len() >= 40, "{}", fixtures.len());
+    assert!(fixtures.len() >= 160, "{}", fixtures.len());
     let mut host = Host::default();
     for fixture in fixtures {
         let (seen, outcome) = fixture.play(&mut host);
@@ -290,7 +323,7 @@ fn any_segment() -> impl Strategy<Value = Segment> {
         .prop_map(
             |(address, port, sequence, acknowledgement, payload, ip_options, tcp_options, ttl, id)| {
                 client(HTTP, SYN).with(|s| {
-                    s.from = (address.into(), port);
+                    s.from = (std::net::Ipv4Addr::from(address).into(), port);
                     s.sequence = sequence;
                     s.acknowledgement = acknowledgement;
                     s.payload = payload;
@@ -355,17 +388,23 @@ proptest! {
                 }
             }
             packet.truncate(packet.len().max(cut) - cut.min(packet.len()) / 2);
-            // What lies around the packet must neither be read into it nor written over.
+            // What lies around the packet must neither be read into it nor written over: in front of it there is room
+            // for a tunnel, and what is not used of it stays.
             let length = packet.len();
-            let mut arena = vec![0xa5; length + 128];
-            arena[64..64 + length].copy_from_slice(&packet);
-            let verdict = host.steer(&mut arena[64..64 + length]);
-            prop_assert!(arena[..64].iter().chain(&arena[64 + length..]).all(|byte| *byte == 0xa5));
-            if let Verdict::TransmitFirst(first) = verdict {
-                prop_assert!(usize::from(first) <= length);
-            }
-            if !matches!(verdict, Verdict::Transmit | Verdict::TransmitFirst(_)) {
-                prop_assert_eq!(&arena[64..64 + length], &packet[..]);
+            let mut arena = vec![0xa5; HEADROOM + length + 64];
+            arena[HEADROOM..HEADROOM + length].copy_from_slice(&packet);
+            let (verdict, start) = host.steer(&mut arena[..HEADROOM + length]);
+            let untouched = start.min(HEADROOM);
+            prop_assert!(arena[..untouched].iter().chain(&arena[HEADROOM + length..]).all(|byte| *byte == 0xa5));
+            match verdict {
+                Verdict::TransmitFirst { length: first, .. } => {
+                    prop_assert!(usize::from(first) <= HEADROOM + length - start);
+                }
+                Verdict::Transmit(_) => {}
+                Verdict::Pass | Verdict::Drop(_) if start == HEADROOM => {
+                    prop_assert_eq!(&arena[HEADROOM..HEADROOM + length], &packet[..]);
+                }
+                Verdict::Pass | Verdict::Drop(_) => {}
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The one table of fixtures: packets of flows, from the first SYN to what comes after the last FIN.
 
-use lb_common::abi::{DropReason, Flow, FlowKey, PortBe, Target, target_state};
+use lb_common::abi::{DropReason, Flow, FlowKey, Ipv4Be, PortBe, Target, target_state};
 
 use super::fixtures::{Fixture, story};
 use super::given::{CAPACITY, GUARDED, Given, HOLLOW, HTTP, HTTPS, UNRESOLVED};
@@ -47,7 +47,11 @@ fn take_ports(given: &mut Given, ports: impl IntoIterator<Item = u16>) {
     }
 }
 
-fn other_flow(source: std::net::Ipv4Addr, source_port: PortBe, destination_port: PortBe) -> (FlowKey, Flow) {
+fn other_flow(
+    source: std::net::Ipv4Addr,
+    source_port: PortBe,
+    destination_port: PortBe,
+) -> (FlowKey<Ipv4Be>, Flow<Ipv4Be>) {
     let key = FlowKey {
         source: source.into(),
         destination: BALANCER.into(),
@@ -60,18 +64,12 @@ fn other_flow(source: std::net::Ipv4Addr, source_port: PortBe, destination_port:
         destination: source.into(),
         source_port: PortBe::new(80),
         destination_port: PortBe::new(1),
-        ip_delta: 0,
-        tcp_delta: 0,
-        mac_head: 0,
-        mac_tail: 0,
         direction: lb_common::abi::direction::TO_CLIENT,
-        state: 0,
-        listener: 0,
-        target: 0,
         generation: 7,
         ifindex: 1,
         seen: 100,
         began: 100,
+        ..Flow::default()
     };
     (key, flow)
 }
@@ -175,7 +173,7 @@ fn lives() -> Vec<Fixture> {
                 let ports = delta16(key.source_port.0, flow.source_port.0)
                     + delta16(key.destination_port.0, flow.destination_port.0);
                 flow.ip_delta = fold(addresses);
-                flow.tcp_delta = fold(addresses + ports);
+                flow.l4_delta = fold(addresses + ports);
                 given.flows.push((key, flow));
             })
             .forwards(&client(GUARDED, ACK), &client(GUARDED, ACK).at_target(KEPT))
@@ -195,7 +193,9 @@ fn ends() -> Vec<Fixture> {
             .forwards(&ack_back, &ack_back.at_client(HTTP))
             .forwards(&fin_back, &fin_back.at_client(HTTP))
             .forwards(&ack, &ack.at_target(KEPT)),
-        established("a client's RST goes to the target").forwards(&reset, &reset.at_target(KEPT)),
+        established("a client's RST goes to the target")
+            .forwards(&reset, &reset.at_target(KEPT))
+            .client_resets(0, 1),
         established("a target's RST goes to the client")
             .forwards(&reset_back, &reset_back.at_client(HTTP))
             .target_resets(0, 1),
@@ -208,6 +208,7 @@ fn ends() -> Vec<Fixture> {
             .forwards(&syn, &syn.at_target(KEPT))
             .flows(1),
         established("ports are used again after a RST")
+            .client_resets(0, 1)
             .forwards(&reset, &reset.at_target(KEPT))
             .forwards(&syn, &syn.at_target(KEPT))
             .flows(1),
@@ -259,6 +260,7 @@ fn limits() -> Vec<Fixture> {
             .rejected(0, 1)
             .entries(CAPACITY - 1),
         story("no free port begins nothing")
+            .port_errors(0, 1)
             .given(|given| take_ports(given, [KEPT, 2_000, 2_001, 2_002, 2_003, 2_004, 2_005, 2_006]))
             .drops(&syn, DropReason::PortsExhausted)
             .rejected(0, 1)

@@ -2,37 +2,50 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 use lb_common::abi::{
-    DropReason, Flow, FlowKey, Ipv4Be, Listener, ListenerCounters, ListenerKey, PortBe, Pulse, SourceKey,
-    SynBudget, Target, TargetCounters,
+    DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters,
+    ListenerKey, PortBe, Pulse, ServerIdKey, SourceKey, Target, TargetCounters,
 };
-use lb_common::packet::{InsertError, Tables, Verdict, steer};
+use lb_common::packet::{Budget, Draft, FamilyTables, InsertError, Note, Tables, V4, V6, Verdict, steer};
 use lb_common::wire::Window;
 
 use super::given::{CAPACITY, Given, INGRESS, Outcome, Runner, Seen, listener_key};
-use super::segment::BALANCER;
+use super::segment::{BALANCER, BALANCER6};
 
 /// Everything in memory.
 #[derive(Default)]
 pub(super) struct Host {
     given: Given,
-    flows: RefCell<HashMap<FlowKey, Flow>>,
+    flows: RefCell<HashMap<FlowKey<Ipv4Be>, Flow<Ipv4Be>>>,
+    flows6: RefCell<HashMap<FlowKey<Ipv6Be>, Flow<Ipv6Be>>>,
+    draft: Draft<Ipv4Be>,
+    draft6: Draft<Ipv6Be>,
+    note: Cell<Note>,
+    fragments: RefCell<HashMap<FragmentKey<Ipv4Be>, FragmentPorts>>,
+    fragments6: RefCell<HashMap<FragmentKey<Ipv6Be>, FragmentPorts>>,
     next_port: Cell<u16>,
-    budget: Cell<(u32, u32)>,
+    budgets: RefCell<HashMap<Option<u32>, (u32, u32)>>,
+    source_budgets: RefCell<HashMap<IpAddr, (u32, u32)>>,
     listeners: RefCell<BTreeMap<u32, ListenerCounters>>,
     targets: RefCell<BTreeMap<u32, TargetCounters>>,
     drops: RefCell<HashMap<DropReason, u64>>,
+    /// How much the packet has grown at its start.
+    grown: Cell<i32>,
 }
 
 impl Host {
-    /// Decides about a packet in place.
-    pub(super) fn steer(&self, packet: &mut [u8]) -> Verdict {
-        steer(&Window::new(packet), INGRESS, self)
+    /// Decides about a packet that begins behind [`HEADROOM`] bytes of a buffer; where it begins after that.
+    pub(super) fn steer(&self, buffer: &mut [u8]) -> (Verdict, usize) {
+        self.grown.set(0);
+        let verdict = steer(&Window::with_headroom(buffer, HEADROOM), INGRESS, self);
+        let grown = isize::try_from(self.grown.get()).unwrap();
+        (verdict, HEADROOM.checked_add_signed(-grown).unwrap())
     }
 
-    /// The flows that are there.
-    pub(super) fn flow_entries(&self) -> Vec<(FlowKey, Flow)> {
+    /// The IPv4 flows that are there.
+    pub(super) fn flow_entries(&self) -> Vec<(FlowKey<Ipv4Be>, Flow<Ipv4Be>)> {
         self.flows.borrow().iter().map(|(key, flow)| (*key, *flow)).collect()
     }
 
@@ -40,30 +53,42 @@ impl Host {
         add(self.listeners.borrow_mut().entry(index).or_default());
     }
 
-    fn at_target(&self, index: u32, add: impl FnOnce(&mut TargetCounters)) {
-        add(self.targets.borrow_mut().entry(index).or_default());
+    fn at_target(&self, index: u16, add: impl FnOnce(&mut TargetCounters)) {
+        add(self.targets.borrow_mut().entry(u32::from(index)).or_default());
     }
 }
+
+/// Room for whatever is put in front of a packet.
+pub(super) const HEADROOM: usize = 128;
 
 impl Runner for Host {
     fn begin(&mut self, given: &Given) {
         *self = Self { given: given.clone(), ..Self::default() };
         self.flows = RefCell::new(given.flows.iter().copied().collect());
+        self.flows6 = RefCell::new(given.flows6.iter().copied().collect());
         self.next_port.set(given.ports.next);
     }
 
     fn change(&mut self, given: &Given) {
         self.given.targets.clone_from(&given.targets);
+        self.given.listeners.clone_from(&given.listeners);
         self.given.pulse = given.pulse;
     }
 
     fn run(&mut self, packet: &[u8]) -> Seen {
-        let mut packet = packet.to_vec();
-        match self.steer(&mut packet) {
+        let mut buffer = vec![0; HEADROOM];
+        buffer.extend(packet);
+        let (verdict, start) = self.steer(&mut buffer);
+        let mut packet = buffer.split_off(start);
+        match verdict {
             Verdict::Pass => Seen::Pass,
             Verdict::Drop(_) => Seen::Drop,
-            Verdict::Transmit => Seen::Transmit(packet),
-            Verdict::TransmitFirst(length) => {
+            Verdict::Transmit(egress) => {
+                assert_eq!(egress, INGRESS);
+                Seen::Transmit(packet)
+            }
+            Verdict::TransmitFirst { length, egress } => {
+                assert_eq!(egress, INGRESS);
                 packet.truncate(length.into());
                 Seen::Transmit(packet)
             }
@@ -82,72 +107,146 @@ impl Runner for Host {
         for (key, flow) in self.flows.borrow().iter() {
             outcome.flow(key, flow);
         }
+        for (key, flow) in self.flows6.borrow().iter() {
+            outcome.flow(key, flow);
+        }
         outcome
     }
 }
 
+macro_rules! family_tables {
+    ($family:ty, $address:ty, $standard:ty, $own:expr, $flows:ident, $draft:ident, $fragments:ident, $sources:ident) => {
+        impl FamilyTables<$family> for Host {
+            type Slot = FlowKey<$address>;
+
+            fn flow(&self, key: &FlowKey<$address>) -> Option<(Flow<$address>, Self::Slot)> {
+                self.$flows.borrow().get(key).map(|flow| (*flow, *key))
+            }
+
+            fn touch(&self, slot: Self::Slot, seen: u32, state: u8) {
+                if let Some(flow) = self.$flows.borrow_mut().get_mut(&slot) {
+                    flow.seen = seen;
+                    flow.state = state;
+                }
+            }
+
+            fn draft(&self) -> Option<&Draft<$address>> {
+                Some(&self.$draft)
+            }
+
+            fn find_draft(&self) -> Option<Self::Slot> {
+                let key = self.$draft.key.get();
+                self.$draft.flow.set(*self.$flows.borrow().get(&key)?);
+                Some(key)
+            }
+
+            fn insert_draft(&self) -> Result<(), InsertError> {
+                let (key, flow) = (self.$draft.key.get(), self.$draft.flow.get());
+                let mut flows = self.$flows.borrow_mut();
+                // As the kernel: the key is looked for before room is.
+                if flows.contains_key(&key) {
+                    return Err(InsertError::Exists);
+                }
+                if flows.len() >= CAPACITY {
+                    return Err(InsertError::Full);
+                }
+                flows.insert(key, flow);
+                Ok(())
+            }
+
+            fn remove_flow(&self, key: &FlowKey<$address>) {
+                self.$flows.borrow_mut().remove(key);
+            }
+
+            fn address(&self, address: $address) -> Option<u32> {
+                (address == <$address>::from($own)).then_some(self.given.ifindex)
+            }
+
+            fn listener(&self, key: &ListenerKey<$address>) -> Option<u32> {
+                let found = self.given.listeners.iter().position(|(address, port, protocol, _)| {
+                    let own: IpAddr = <$standard>::from(key.address).into();
+                    *address == own && listener_key(key.address, *port, *protocol) == *key
+                });
+                u32::try_from(found?).ok()
+            }
+
+            fn admits(&self, source: &SourceKey<$address>) -> bool {
+                self.given.$sources.iter().any(|(length, range)| {
+                    let bits = |address: $address| -> Vec<bool> {
+                        let octets = <$standard>::from(address).octets();
+                        let bit = |n: usize| octets[n / 8] & (0x80 >> (n % 8)) != 0;
+                        (0..usize::try_from(*length).unwrap()).map(bit).collect()
+                    };
+                    range.listener == source.listener && bits(range.source) == bits(source.source)
+                })
+            }
+
+            fn fragment(&self, key: &FragmentKey<$address>) -> Option<FragmentPorts> {
+                self.$fragments.borrow().get(key).copied()
+            }
+
+            fn remember_fragment(&self, key: &FragmentKey<$address>, ports: &FragmentPorts) {
+                self.$fragments.borrow_mut().insert(*key, *ports);
+            }
+
+            fn spend_source(&self, source: $address, tick: u32) -> u32 {
+                let source: IpAddr = <$standard>::from(source).into();
+                spend(self.source_budgets.borrow_mut().entry(source).or_default(), tick)
+            }
+        }
+    };
+}
+
+family_tables!(V4, Ipv4Be, std::net::Ipv4Addr, BALANCER, flows, draft, fragments, sources);
+family_tables!(V6, Ipv6Be, std::net::Ipv6Addr, BALANCER6, flows6, draft6, fragments6, sources6);
+
+fn spend(budget: &mut (u32, u32), tick: u32) -> u32 {
+    let used = if budget.0 == tick { budget.1 + 1 } else { 1 };
+    *budget = (tick, used);
+    used
+}
+
+fn whose(budget: Budget) -> Option<u32> {
+    match budget {
+        Budget::All => None,
+        Budget::Listener(index) => Some(index),
+    }
+}
+
 impl Tables for Host {
-    type Slot = FlowKey;
+    fn packet_length(&self) -> Option<usize> {
+        // All of it is in one buffer.
+        None
+    }
+
+    fn regrow<'packet>(&self, window: &Window<'packet>, grow: i32) -> Option<Window<'packet>> {
+        self.grown.set(self.grown.get() + grow);
+        window.moved(grow)
+    }
+
+    fn note(&self) -> Option<&Cell<Note>> {
+        Some(&self.note)
+    }
 
     fn pulse(&self) -> Pulse {
         self.given.pulse
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<(Flow, FlowKey)> {
-        self.flows.borrow().get(key).map(|flow| (*flow, *key))
-    }
-
-    fn touch(&self, slot: FlowKey, seen: u32, state: u8) {
-        if let Some(flow) = self.flows.borrow_mut().get_mut(&slot) {
-            flow.seen = seen;
-            flow.state = state;
-        }
-    }
-
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
-        let mut flows = self.flows.borrow_mut();
-        // As the kernel: the key is looked for before room is.
-        if flows.contains_key(key) {
-            return Err(InsertError::Exists);
-        }
-        if flows.len() >= CAPACITY {
-            return Err(InsertError::Full);
-        }
-        flows.insert(*key, *flow);
-        Ok(())
-    }
-
-    fn remove_flow(&self, key: &FlowKey) {
-        self.flows.borrow_mut().remove(key);
-    }
-
-    fn address(&self, address: Ipv4Be) -> Option<u32> {
-        (address == BALANCER.into()).then_some(self.given.ifindex)
-    }
-
-    fn listener(&self, key: &ListenerKey) -> Option<u32> {
-        let found = self.given.listeners.iter().position(|(port, _)| listener_key(*port) == *key)?;
-        u32::try_from(found).ok()
-    }
-
-    fn listener_state(&self, index: u32) -> Option<Listener> {
-        self.given.listeners.get(usize::try_from(index).ok()?).map(|(_, state)| *state)
-    }
-
-    fn admits(&self, source: &SourceKey) -> bool {
-        self.given.sources.iter().any(|(length, range)| {
-            let bits = |address: Ipv4Be| u32::from_be(address.0) >> (32 - length);
-            range.listener == source.listener && bits(range.source) == bits(source.source)
-        })
+    fn listener_state(&self, index: u32) -> Option<&Listener> {
+        self.given.listeners.get(usize::try_from(index).ok()?).map(|(_, _, _, state)| state)
     }
 
     fn ring_slot(&self, ring: u32, _: u32) -> Option<u16> {
         self.given.rings.get(usize::try_from(ring).ok()?).copied()
     }
 
-    fn target(&self, index: u32) -> Option<Target> {
+    fn target(&self, index: u16) -> Option<&Target> {
         // The kernel's array is longer than the list.
-        Some(self.given.targets.get(usize::try_from(index).ok()?).copied().unwrap_or(Target::GONE))
+        Some(self.given.targets.get(usize::from(index)).unwrap_or(&Target::GONE))
+    }
+
+    fn server_id(&self, key: &ServerIdKey) -> Option<u16> {
+        self.given.server_ids.iter().find(|(own, _)| own == key).map(|(_, index)| *index)
     }
 
     fn next_port(&self) -> Option<PortBe> {
@@ -156,21 +255,19 @@ impl Tables for Host {
         Some(PortBe::new(self.given.ports.first + offset))
     }
 
-    fn spend_syn(&self, tick: u32) -> SynBudget {
-        let (last, used) = self.budget.get();
-        let used = if last == tick { used + 1 } else { 1 };
-        self.budget.set((tick, used));
-        SynBudget { tick, used }
+    fn spend_syn(&self, budget: Budget, tick: u32) -> u32 {
+        spend(self.budgets.borrow_mut().entry(whose(budget)).or_default(), tick)
     }
 
-    fn refund_syn(&self, tick: u32) {
-        let (last, used) = self.budget.get();
-        if last == tick {
-            self.budget.set((tick, used.saturating_sub(1)));
+    fn refund_syn(&self, budget: Budget, tick: u32) {
+        if let Some((last, used)) = self.budgets.borrow_mut().get_mut(&whose(budget))
+            && *last == tick
+        {
+            *used = used.saturating_sub(1);
         }
     }
 
-    fn count_forwarded(&self, listener: u32, target: u32, bytes: u64) {
+    fn count_forwarded(&self, listener: u32, target: u16, bytes: u64) {
         self.at_listener(listener, |counters| {
             counters.packets += 1;
             counters.bytes += bytes;
@@ -181,13 +278,17 @@ impl Tables for Host {
         });
     }
 
-    fn count_new_flow(&self, listener: u32, target: u32) {
+    fn count_new_flow(&self, listener: u32, target: u16) {
         self.at_listener(listener, |counters| counters.new_flows += 1);
         self.at_target(target, |counters| counters.new_flows += 1);
     }
 
     fn count_rejected(&self, listener: u32) {
         self.at_listener(listener, |counters| counters.rejected += 1);
+    }
+
+    fn count_port_error(&self, listener: u32) {
+        self.at_listener(listener, |counters| counters.port_errors += 1);
     }
 
     fn count_blocked(&self, listener: u32) {
@@ -198,7 +299,11 @@ impl Tables for Host {
         self.at_listener(listener, |counters| counters.resets += 1);
     }
 
-    fn count_target_reset(&self, target: u32) {
+    fn count_client_reset(&self, listener: u32) {
+        self.at_listener(listener, |counters| counters.client_resets += 1);
+    }
+
+    fn count_target_reset(&self, target: u16) {
         self.at_target(target, |counters| counters.resets += 1);
     }
 

@@ -1,23 +1,27 @@
 //! The tables as the maps of the loaded program, run by BPF_PROG_TEST_RUN.
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::util::nr_cpus;
 use lb_common::abi::{
-    self, DropReason, Flow, FlowKey, Ipv4Be, Listener, ListenerCounters, ListenerKey, PortCursor, Pulse,
-    RING_SIZE, Ring, SourceKey, SynBudget, Target, TargetCounters,
+    self, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters,
+    ListenerKey, MAX_LISTENERS, PortCursor, Pulse, RING_SIZE, Ring, ServerIdKey, SourceKey, SynBudget,
+    Target, TargetCounters,
 };
+use lb_common::packet::Stage;
 
 use super::given::{CAPACITY, Given, Outcome, Runner, Seen, listener_key};
-use super::segment::BALANCER;
+use super::segment::{BALANCER, BALANCER6};
 
 /// The object as built, not pinned and attached to nothing.
 pub(super) struct Kernel {
     ebpf: Ebpf,
+    /// The kernel forgets its programs when nobody holds the map.
+    _stages: ProgramArray<MapData>,
 }
 
 impl Kernel {
@@ -25,10 +29,18 @@ impl Kernel {
         let built = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/ebpf").join(name);
         let object = std::fs::read(built).expect("the kernel program; `cargo xtask build` compiles it");
         let mut loader = aya::EbpfLoader::new();
-        loader.map_max_entries(abi::FLOWS, u32::try_from(CAPACITY).unwrap());
+        for flows in [abi::FLOWS, abi::FLOWS6] {
+            loader.map_max_entries(flows, u32::try_from(CAPACITY).unwrap());
+        }
         let mut ebpf = loader.load(&object).unwrap();
-        program(&mut ebpf).load().unwrap();
-        Self { ebpf }
+        program(&mut ebpf, "gatehouse").load().unwrap();
+        let mut stages = ProgramArray::try_from(ebpf.take_map(abi::PROGRAMS).unwrap()).unwrap();
+        for (stage, name) in Stage::PROGRAMS {
+            let program = program(&mut ebpf, name);
+            program.load().unwrap();
+            stages.set(stage as u32, program.fd().unwrap(), 0).unwrap();
+        }
+        Self { ebpf, _stages: stages }
     }
 
     fn map<'map, T: TryFrom<&'map mut Map, Error = MapError>>(&'map mut self, name: &str) -> T {
@@ -47,35 +59,53 @@ impl Kernel {
     }
 }
 
+/// Replaces a hash map's content.
+fn refill<K: aya::Pod, V: aya::Pod>(mut map: HashMap<&mut MapData, K, V>, entries: &[(K, V)]) {
+    let old: Vec<K> = map.keys().map(Result::unwrap).collect();
+    for key in old {
+        map.remove(&key).unwrap();
+    }
+    for (key, value) in entries {
+        map.insert(key, value, 0).unwrap();
+    }
+}
+
 impl Runner for Kernel {
     fn begin(&mut self, given: &Given) {
-        {
-            let mut flows: HashMap<&mut MapData, FlowKey, Flow> = self.map(abi::FLOWS);
-            let old: Vec<FlowKey> = flows.keys().map(Result::unwrap).collect();
-            for key in old {
-                flows.remove(&key).unwrap();
+        refill::<FlowKey<Ipv4Be>, Flow<Ipv4Be>>(self.map(abi::FLOWS), &given.flows);
+        refill::<FlowKey<Ipv6Be>, Flow<Ipv6Be>>(self.map(abi::FLOWS6), &given.flows6);
+        refill::<FragmentKey<Ipv4Be>, FragmentPorts>(self.map(abi::FRAGMENTS), &[]);
+        refill::<FragmentKey<Ipv6Be>, FragmentPorts>(self.map(abi::FRAGMENTS6), &[]);
+        refill::<Ipv4Be, u32>(self.map(abi::ADDRESSES), &[(BALANCER.into(), given.ifindex)]);
+        refill::<Ipv6Be, u32>(self.map(abi::ADDRESSES6), &[(BALANCER6.into(), given.ifindex)]);
+        let ids: Vec<(ServerIdKey, u32)> =
+            given.server_ids.iter().map(|(key, index)| (*key, u32::from(*index))).collect();
+        refill(self.map(abi::SERVER_IDS), &ids);
+        let (mut keys, mut keys6) = (Vec::new(), Vec::new());
+        for (index, (address, port, protocol, _)) in (0_u32..).zip(&given.listeners) {
+            match address {
+                IpAddr::V4(own) => keys.push((listener_key(Ipv4Be::from(*own), *port, *protocol), index)),
+                IpAddr::V6(own) => keys6.push((listener_key(Ipv6Be::from(*own), *port, *protocol), index)),
             }
-            for (key, flow) in &given.flows {
-                flows.insert(key, flow, 0).unwrap();
-            }
-        }
-        let mut addresses: HashMap<&mut MapData, Ipv4Be, u32> = self.map(abi::ADDRESSES);
-        addresses.insert(Ipv4Be::from(BALANCER), given.ifindex, 0).unwrap();
-        for (index, (port, state)) in (0_u32..).zip(&given.listeners) {
-            let mut listeners: HashMap<&mut MapData, ListenerKey, u32> = self.map(abi::LISTENERS);
-            listeners.insert(listener_key(*port), index, 0).unwrap();
-            let mut states: Array<&mut MapData, Listener> = self.map(abi::LISTENER_STATE);
-            states.set(index, state, 0).unwrap();
             self.set_per_cpu(abi::LISTENER_COUNTERS, index, ListenerCounters::default());
+            self.set_per_cpu(abi::SYN_BUDGET, index, SynBudget { tick: 0, used: 0 });
         }
+        refill::<ListenerKey<Ipv4Be>, u32>(self.map(abi::LISTENERS), &keys);
+        refill::<ListenerKey<Ipv6Be>, u32>(self.map(abi::LISTENERS6), &keys6);
         for (length, source) in &given.sources {
-            let mut sources: LpmTrie<&mut MapData, SourceKey, u32> = self.map(abi::SOURCES);
+            let mut sources: LpmTrie<&mut MapData, SourceKey<Ipv4Be>, u32> = self.map(abi::SOURCES);
+            sources.insert(&Key::new(32 + length, *source), 1, 0).unwrap();
+        }
+        for (length, source) in &given.sources6 {
+            let mut sources: LpmTrie<&mut MapData, SourceKey<Ipv6Be>, u32> = self.map(abi::SOURCES6);
             sources.insert(&Key::new(32 + length, *source), 1, 0).unwrap();
         }
         for (index, slot) in (0_u32..).zip(&given.rings) {
             let mut rings: Array<&mut MapData, Ring> = self.map(abi::RINGS);
-            let ring: Box<Ring> = vec![*slot; RING_SIZE].try_into().unwrap();
-            rings.set(index, ring.as_ref(), 0).unwrap();
+            if rings.get(&index, 0).unwrap()[0] != *slot || *slot == 0 {
+                let ring: Box<Ring> = vec![*slot; RING_SIZE].try_into().unwrap();
+                rings.set(index, ring.as_ref(), 0).unwrap();
+            }
         }
         for index in 0..=u32::try_from(given.targets.len()).unwrap() {
             self.set_per_cpu(abi::TARGET_COUNTERS, index, TargetCounters::default());
@@ -83,12 +113,17 @@ impl Runner for Kernel {
         for reason in DropReason::ALL {
             self.set_per_cpu(abi::DROPS, reason.index(), 0_u64);
         }
-        self.set_per_cpu(abi::SYN_BUDGET, 0, SynBudget { tick: 0, used: 0 });
+        let all = u32::try_from(MAX_LISTENERS).unwrap();
+        self.set_per_cpu(abi::SYN_BUDGET, all, SynBudget { tick: 0, used: 0 });
         self.set_per_cpu::<PortCursor>(abi::PORTS, 0, given.ports);
         self.change(given);
     }
 
     fn change(&mut self, given: &Given) {
+        for (index, (_, _, _, state)) in (0_u32..).zip(&given.listeners) {
+            let mut states: Array<&mut MapData, Listener> = self.map(abi::LISTENER_STATE);
+            states.set(index, state, 0).unwrap();
+        }
         for (index, target) in (0_u32..).zip(&given.targets) {
             let mut targets: Array<&mut MapData, Target> = self.map(abi::TARGETS);
             targets.set(index, target, 0).unwrap();
@@ -101,7 +136,7 @@ impl Runner for Kernel {
         let mut out = vec![0; packet.len() + 64];
         let options =
             TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() };
-        let result = program(&mut self.ebpf).test_run(options).unwrap();
+        let result = program(&mut self.ebpf, "gatehouse").test_run(options).unwrap();
         let length = usize::try_from(result.data_size_out).unwrap();
         out.truncate(length);
         match result.return_value {
@@ -114,7 +149,7 @@ impl Runner for Kernel {
 
     fn outcome(&mut self) -> Outcome {
         let mut outcome = Outcome::default();
-        for index in 0..8 {
+        for index in 0..32 {
             let cpus: Vec<ListenerCounters> = self.per_cpu(abi::LISTENER_COUNTERS, index);
             let sum = cpus.iter().fold(ListenerCounters::default(), |sum, cpu| ListenerCounters {
                 packets: sum.packets + cpu.packets,
@@ -123,6 +158,8 @@ impl Runner for Kernel {
                 rejected: sum.rejected + cpu.rejected,
                 resets: sum.resets + cpu.resets,
                 blocked: sum.blocked + cpu.blocked,
+                client_resets: sum.client_resets + cpu.client_resets,
+                port_errors: sum.port_errors + cpu.port_errors,
             });
             if sum != ListenerCounters::default() {
                 outcome.listeners.insert(index, sum);
@@ -142,18 +179,20 @@ impl Runner for Kernel {
             let packets = self.per_cpu::<u64>(abi::DROPS, reason.index()).iter().sum();
             outcome.drop_count(reason, packets);
         }
-        let flows: HashMap<&mut MapData, FlowKey, Flow> = self.map(abi::FLOWS);
-        let flows: BTreeMap<String, (FlowKey, Flow)> =
-            flows.iter().map(Result::unwrap).map(|(key, flow)| (format!("{key:?}"), (key, flow))).collect();
-        for (key, flow) in flows.values() {
-            outcome.flow(key, flow);
+        let flows: HashMap<&mut MapData, FlowKey<Ipv4Be>, Flow<Ipv4Be>> = self.map(abi::FLOWS);
+        for (key, flow) in flows.iter().map(Result::unwrap) {
+            outcome.flow(&key, &flow);
+        }
+        let flows: HashMap<&mut MapData, FlowKey<Ipv6Be>, Flow<Ipv6Be>> = self.map(abi::FLOWS6);
+        for (key, flow) in flows.iter().map(Result::unwrap) {
+            outcome.flow(&key, &flow);
         }
         outcome
     }
 }
 
-fn program(ebpf: &mut Ebpf) -> &mut Xdp {
-    ebpf.program_mut("gatehouse").unwrap().try_into().unwrap()
+fn program<'object>(ebpf: &'object mut Ebpf, name: &str) -> &'object mut Xdp {
+    ebpf.program_mut(name).unwrap().try_into().unwrap()
 }
 
 /// linux/bpf.h.

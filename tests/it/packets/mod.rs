@@ -12,6 +12,8 @@ mod kernel;
 mod flows;
 /// The same table: packets of no flow, and packets that are no segments.
 mod strays;
+/// The same table: IPv6, UDP, QUIC, and the other ways to a target.
+mod modes;
 /// The table through both, and what must hold for all packets.
 mod fixtures;
 /// A VPC with a network load balancer, made by the product's own driver, and a node that balances.

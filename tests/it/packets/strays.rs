@@ -39,7 +39,8 @@ fn segments() -> Vec<Fixture> {
 }
 
 fn groups() -> Vec<Fixture> {
-    let outsider = |flags| client(GUARDED, flags).with(|s| s.from.0 = [10, 0, 2, 30].into());
+    let outsider =
+        |flags| client(GUARDED, flags).with(|s| s.from.0 = std::net::Ipv4Addr::new(10, 0, 2, 30).into());
     let insider = client(GUARDED, SYN);
     vec![
         story("security groups admit")
@@ -52,7 +53,7 @@ fn groups() -> Vec<Fixture> {
 }
 
 fn others() -> Vec<Fixture> {
-    let to_other = client(HTTP, SYN).with(|s| s.to.0 = OTHER);
+    let to_other = client(HTTP, SYN).with(|s| s.to.0 = OTHER.into());
     vec![
         story("a packet for another address is the kernel's").passes(&to_other),
         story("an address's packet on another interface is the kernel's")
@@ -63,8 +64,13 @@ fn others() -> Vec<Fixture> {
         story("nonsense for another address is the kernel's").passes_bytes(edit(&to_other, |b| b[14] = 0x44)),
         story("ARP is the kernel's")
             .passes_bytes(edit(&client(HTTP, SYN), |b| b[12..14].copy_from_slice(&[8, 6]))),
-        story("IPv6 is the kernel's")
-            .passes_bytes(edit(&client(HTTP, SYN), |b| b[12..14].copy_from_slice(&[0x86, 0xdd]))),
+        story("a frame that is not the IPv6 it says is dropped").drops_bytes(
+            edit(&client(HTTP, SYN).with(|s| s.payload = vec![0; 20]), |b| {
+                b[12..14].copy_from_slice(&[0x86, 0xdd]);
+                b[38..54].copy_from_slice(&super::segment::BALANCER6.octets());
+            }),
+            DropReason::BadHeader,
+        ),
         story("a VLAN is the kernel's")
             .passes_bytes(edit(&client(HTTP, SYN), |b| b[12..14].copy_from_slice(&[0x81, 0]))),
     ]
@@ -94,9 +100,7 @@ fn broken() -> Vec<Fixture> {
             .drops_bytes(edit(&syn, |b| b[46] = 0x40), DropReason::BadHeader),
         story("a data offset behind the packet is dropped")
             .drops_bytes(edit(&syn, |b| b[46] = 0x60), DropReason::BadHeader),
-        story("a first fragment is dropped")
-            .drops(&syn.clone().with(|s| s.fragment = 0x2000), DropReason::Fragment),
-        story("a later fragment is dropped")
+        story("a later fragment whose first was not seen is dropped")
             .drops(&syn.clone().with(|s| s.fragment = 0x00b9), DropReason::Fragment),
     ]
 }
@@ -106,11 +110,12 @@ fn messages() -> Vec<Fixture> {
         story("an echo request is the kernel's").passes_bytes(ip(1, &[8, 0, 0, 0, 0, 1, 0, 1])),
         story("an unreachable message is the kernel's").passes_bytes(ip(1, &[3, 4, 0, 0, 0, 0, 5, 0])),
         story("an ICMP redirect is dropped").drops_bytes(ip(1, &[5, 0, 0, 0, 0, 0, 0, 0]), DropReason::Icmp),
-        story("an empty ICMP message is dropped").drops_bytes(ip(1, &[]), DropReason::Icmp),
-        story("UDP is dropped").drops_bytes(ip(17, &[0xc3, 0x50, 0, 53, 0, 8, 0, 0]), DropReason::Protocol),
+        story("an empty ICMP message is dropped").drops_bytes(ip(1, &[]), DropReason::Truncated),
+        story("UDP to an unknown port is dropped")
+            .drops_bytes(ip(17, &[0xc3, 0x50, 0, 99, 0, 8, 0, 0]), DropReason::NoListener),
         story("a UDP answer to the node's own socket is the kernel's")
             .passes_bytes(ip(17, &[0, 53, 0xc3, 0x50, 0, 8, 0, 0])),
-        story("a truncated UDP header is dropped").drops_bytes(ip(17, &[0, 53]), DropReason::Protocol),
+        story("a truncated UDP header is dropped").drops_bytes(ip(17, &[0, 53]), DropReason::Truncated),
         story("another protocol is dropped").drops_bytes(ip(47, &[0; 8]), DropReason::Protocol),
     ]
 }

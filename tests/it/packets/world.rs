@@ -16,7 +16,8 @@ use lb_userspace::model::network::InterfaceOwner;
 use lb_userspace::model::target_group::TargetKey;
 use lb_userspace::network::{Uplink, Virtual, namespace, remove_everything};
 use lb_userspace::packet::{
-    Balancer, Counters, ListenerPlan, NodePlan, Options, Plan, TargetName, TargetPlan, Verdict,
+    Balancer, Counters, ListenerName, ListenerPlan, Mode, NodePlan, Options, Plan, Protocol, Service, Side,
+    TargetName, TargetPlan, Verdict,
 };
 use lb_userspace::snapshot::host::{HostInstance, HostInterface, HostSlice, SubnetNetwork, VpcNetwork};
 use lb_userspace::snapshot::names;
@@ -349,19 +350,36 @@ pub(super) fn plan_of(targets: BTreeMap<TargetName, TargetPlan>, sources: Option
         arn: Arn::from("arn:aws:elasticloadbalancing:r:1:listener/net/a/1/1".to_owned()),
         sources: sources.map(|range| [range.parse().unwrap()].into()),
         idle_timeout_s: 350,
+        service: Service::Forward,
+        is_sticky: false,
+        new_flows_per_s: None,
         targets,
     };
+    let name = ListenerName { address: BALANCER.into(), port: PORT, protocol: Protocol::Tcp };
     let node = NodePlan {
-        device: World::device(),
-        subnet: "10.0.1.0/24".parse().unwrap(),
-        router: "10.0.1.1".parse().unwrap(),
-        listeners: [(PORT, listener)].into(),
+        balancer: balancer_arn(),
+        ipv4: Side {
+            address: BALANCER.into(),
+            subnet: "10.0.1.0/24".parse().unwrap(),
+            router: "10.0.1.1".parse().unwrap(),
+        },
+        ipv6: None,
+        listeners: [(name, listener)].into(),
     };
-    Plan { nodes: [(BALANCER, node)].into() }
+    Plan { nodes: [(World::device(), node)].into() }
 }
 
 pub(super) fn target(address: Ipv4Addr, health: Verdict) -> TargetPlan {
-    TargetPlan { address, weight: 1, health, terminates: false }
+    TargetPlan {
+        address: address.into(),
+        weight: 1,
+        health,
+        mode: Mode::Nat,
+        server_id: None,
+        terminates: false,
+        ends_after_s: None,
+        fails_open: false,
+    }
 }
 
 pub(super) fn target_name(address: Ipv4Addr) -> TargetName {

@@ -1,0 +1,218 @@
+//! Packets as they are to targets that answer past us: to the target's MAC, or inside another packet to its address.
+
+use super::family::{Family, HOPS, V4, V6};
+use super::frame::IP;
+use super::rewrite::NextHop;
+use super::tables::{Arrival, Tables};
+use super::verdict::Step;
+use crate::abi::{DropReason, Target, target_mode};
+use crate::wire::checksum::fold;
+use crate::wire::{Eth, Icmp, Raw16, Udp, Window, icmp4, icmp6, protocol};
+
+/// Sends a packet to a target as it is, or tells its sender that it is too large for that.
+#[inline(never)]
+pub(super) fn send_or_answer<F, T>(
+    eth: &Eth,
+    ip: &F::Header,
+    window: &Window<'_>,
+    target: &Target,
+    entropy: u16,
+    at: &Arrival<'_, impl Sized, impl Sized, T>,
+) -> Step
+where
+    F: Family,
+    T: Tables,
+{
+    if fits::<F>(ip, target) {
+        send::<F, T>(eth, ip, window, target, entropy, at.tables)
+    } else {
+        too_big::<F, _, _, _>(window, target.mtu, i32::from(overhead(target)), at)
+    }
+}
+
+/// Whether the interface that leads to a target sends a packet and what is put around it.
+#[inline(always)]
+pub(super) fn fits<F: Family>(ip: &F::Header, target: &Target) -> bool {
+    target.mode == target_mode::L2
+        || u32::from(F::total(ip)) + u32::from(overhead(target)) <= u32::from(target.mtu)
+}
+
+/// Bytes that are put around a packet to a target.
+#[inline(always)]
+fn overhead(target: &Target) -> u16 {
+    let header = if target.family == V4::VERSION { V4::BODY - IP } else { V6::BODY - IP };
+    let udp = if target.mode == target_mode::GUE { size_of::<Udp>() } else { 0 };
+    (header + udp) as u16
+}
+
+/// Sends a packet that fits. `entropy` is the source port of GUE: the same for all packets of a flow.
+#[inline(always)]
+pub(super) fn send<F, T>(
+    eth: &Eth,
+    ip: &F::Header,
+    window: &Window<'_>,
+    target: &Target,
+    entropy: u16,
+    tables: &T,
+) -> Step
+where
+    F: Family,
+    T: Tables,
+{
+    let hop = NextHop::to_target(target);
+    if target.mode == target_mode::L2 {
+        hop.address(eth);
+        return Step::transmit(hop.egress);
+    }
+    let is_gue = target.mode == target_mode::GUE;
+    let tunnel = Tunnel { inner: F::VERSION, class: F::class(ip), length: F::total(ip), entropy, is_gue };
+    if target.family == V4::VERSION {
+        wrap::<V4, T>(window, target, tunnel, hop, tables)
+    } else {
+        wrap::<V6, T>(window, target, tunnel, hop, tables)
+    }
+}
+
+/// What is known of the inner packet.
+struct Tunnel {
+    inner: u16,
+    class: u8,
+    length: u16,
+    entropy: u16,
+    is_gue: bool,
+}
+
+/// Puts a packet into one of family `G`.
+#[inline(always)]
+fn wrap<G: Family, T: Tables>(
+    window: &Window<'_>,
+    target: &Target,
+    tunnel: Tunnel,
+    hop: NextHop,
+    tables: &T,
+) -> Step {
+    let header = (G::BODY - IP) as i32;
+    let gue = size_of::<Udp>() as i32;
+    let grown = tables.regrow(window, if tunnel.is_gue { header + gue } else { header });
+    let Some(window) = grown else { return Step::drop(DropReason::TooBig) };
+    let (Some(eth), Some(ip)) = (window.view::<Eth>(0), window.view::<G::Header>(IP)) else {
+        return Step::drop(DropReason::Truncated);
+    };
+    hop.address(eth);
+    eth.ethertype.set(G::ETHERTYPE);
+    let (protocol, length) = if tunnel.is_gue {
+        let Some(udp) = window.view::<Udp>(G::BODY) else { return Step::drop(DropReason::Truncated) };
+        let length = tunnel.length + gue as u16;
+        udp.source.set_number(FIRST_ENTROPY | tunnel.entropy);
+        udp.destination.set_number(GUE_PORT);
+        udp.length.set_number(length);
+        // None: the inner packet has its own (RFC 6935 for IPv6).
+        udp.checksum.set(0);
+        (protocol::UDP, length)
+    } else {
+        (if tunnel.inner == V4::VERSION { protocol::IPV4 } else { protocol::IPV6 }, tunnel.length)
+    };
+    G::write(ip, G::narrow(target.via), G::narrow(target.address), protocol, tunnel.class, HOPS, length);
+    Step::transmit(hop.egress)
+}
+
+/// Tells the sender of a packet that it does not fit: ICMP's "fragmentation needed" or ICMPv6's "packet too big", with
+/// what is left of `mtu` for its packets.
+#[inline(never)]
+pub(super) fn too_big<F, O, X, T>(
+    window: &Window<'_>,
+    mtu: u16,
+    overhead: i32,
+    at: &Arrival<'_, O, X, T>,
+) -> Step
+where
+    F: Family,
+    T: Tables,
+{
+    let decide = || -> Step {
+        let dropped = Step::drop(DropReason::TooBig);
+        let room = (i32::from(mtu) - overhead) as u16;
+        // In front of the packet, which is quoted: its header, and eight bytes of what it carries.
+        let front = F::BODY - IP + size_of::<Icmp>();
+        let Some(window) = at.tables.regrow(window, front as i32) else { return dropped };
+        let (Some(old_eth), Some(old_ip)) = (window.view::<Eth>(front), window.view::<F::Header>(front + IP))
+        else {
+            return dropped;
+        };
+        let hop = NextHop {
+            head: old_eth.source_head.get(),
+            tail: old_eth.source_tail.get(),
+            own_tail: old_eth.destination_tail.get(),
+            own_head: old_eth.destination_head.get(),
+            egress: at.ingress,
+        };
+        let (client, own) = (F::source(old_ip), F::destination(old_ip));
+        let (Some(eth), Some(ip), Some(icmp)) =
+            (window.view::<Eth>(0), window.view::<F::Header>(IP), window.view::<Icmp>(F::BODY))
+        else {
+            return dropped;
+        };
+        let length = size_of::<F::Message>() as u16;
+        hop.address(eth);
+        eth.ethertype.set(F::ETHERTYPE);
+        F::write(ip, own, client, F::ICMP, 0, HOPS, length);
+        let is_v4 = F::VERSION == V4::VERSION;
+        icmp.kind.set(if is_v4 { icmp4::UNREACHABLE } else { icmp6::TOO_BIG });
+        icmp.code.set(if is_v4 { icmp4::FRAGMENTATION_NEEDED } else { 0 });
+        icmp.rest.set_number(u32::from(room));
+        icmp.checksum.set(0);
+        let Some(message) = window.view::<F::Message>(F::BODY) else { return dropped };
+        let pseudo = if is_v4 {
+            0
+        } else {
+            F::sum(own) + F::sum(client) + u32::from(length.to_be()) + u32::from(u16::from(F::ICMP).to_be())
+        };
+        icmp.checksum.set(!fold(pseudo + F::sum_message(message)));
+        Step::transmit_first((F::BODY as u16) + length, hop.egress)
+    };
+    decide()
+}
+
+/// What is inside a tunnel's packet that came to a target: where the inner packet begins, and its family.
+#[inline(always)]
+pub fn decapsulate(window: &Window<'_>) -> Option<(usize, u16)> {
+    let eth = window.view::<Eth>(0)?;
+    let (protocol, body) = if eth.ethertype.get() == V4::ETHERTYPE {
+        let ip = window.view::<crate::wire::Ipv4>(IP)?;
+        // Ours have no options and are never in fragments.
+        if ip.version_ihl.get() != 0x45 || ip.is_fragment() {
+            return None;
+        }
+        (ip.protocol.get(), V4::BODY)
+    } else if eth.ethertype.get() == V6::ETHERTYPE {
+        (window.view::<crate::wire::Ipv6>(IP)?.next_header.get(), V6::BODY)
+    } else {
+        return None;
+    };
+    match protocol {
+        protocol::IPV4 => Some((body, V4::ETHERTYPE)),
+        protocol::IPV6 => Some((body, V6::ETHERTYPE)),
+        protocol::UDP => {
+            let udp = window.view::<Udp>(body)?;
+            if udp.destination.number() != GUE_PORT {
+                return None;
+            }
+            let inner = body + size_of::<Udp>();
+            //= https://www.ietf.org/archive/id/draft-ietf-intarea-gue-09.html#section-4
+            //# GUE variant 1 allows direct encapsulation of IPv4 and IPv6 in UDP: the version of the IP header is where GUE's
+            //# own header would have its variant.
+            let first = window.view::<Raw16>(inner)?.number() >> 12;
+            match first {
+                4 => Some((inner, V4::ETHERTYPE)),
+                6 => Some((inner, V6::ETHERTYPE)),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// IANA's for GUE.
+const GUE_PORT: u16 = 6080;
+/// Of the ephemeral ports, so that none is a service's.
+const FIRST_ENTROPY: u16 = 0xc000;
