@@ -150,9 +150,12 @@ where
     let Some(target) = tables.target(note.target) else { return Step::drop(DropReason::NoTarget) };
     let bytes = frame.bytes();
     let hop = NextHop::to_target(target);
-    let step = if target_mode::is_direct(target.mode) {
+    let step = if note.is_stateless != 0 && !tunnel::fits::<F>(frame.ip, target) {
+        // No flow is drafted that would say how large it may be.
+        Step::drop(DropReason::TooBig)
+    } else if target_mode::is_direct(target.mode) {
         let entropy = entropy::<F>(&frame.key());
-        tunnel::send_or_answer::<F, _>(frame.eth, frame.ip, frame.window, target, entropy, at)
+        tunnel::send_if_fits::<F, _>(frame.eth, frame.ip, frame.window, target, entropy, at.tables)
     } else if target.family == F::VERSION {
         rewrite(frame, &draft.flow.get(), hop).unwrap_or(Step::drop(DropReason::TtlExpired))
     } else {

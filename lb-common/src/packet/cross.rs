@@ -8,7 +8,6 @@ use super::forward::of_flow;
 use super::frame::{Frame, IP, Segment};
 use super::rewrite::{NextHop, patch};
 use super::tables::{Arrival, Tables};
-use super::tunnel;
 use super::verdict::Step;
 use crate::abi::{DropReason, Flow, direction};
 use crate::wire::Eth;
@@ -47,7 +46,7 @@ where
         && let Some(target) = of_flow(flow, at.tables)
         && total > u32::from(target.mtu)
     {
-        return tunnel::too_big::<F, _, _, _>(frame.window, target.mtu, grow, at);
+        return Step::TOO_BIG;
     }
     let (protocol, class) = (frame.protocol(), F::class(frame.ip));
     let ports = flow.get();

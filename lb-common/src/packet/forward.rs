@@ -114,7 +114,7 @@ where
         }
         Some(target) if to_target && mode != target_mode::CROSS => {
             let entropy = select::entropy::<F>(&draft.key.get());
-            tunnel::send_or_answer::<F, _>(frame.eth, frame.ip, frame.window, target, entropy, at)
+            tunnel::send_if_fits::<F, _>(frame.eth, frame.ip, frame.window, target, entropy, at.tables)
         }
         _ => cross::send(frame, &draft.flow, hop, at),
     };

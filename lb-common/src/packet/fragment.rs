@@ -80,7 +80,7 @@ where
         let Some(target) = ready else { return Step::drop(DropReason::Unresolved) };
         if target_mode::is_direct(flow().mode) {
             let entropy = select::entropy::<F>(&draft.key.get());
-            tunnel::send_or_answer::<F, _>(packet.eth, packet.ip, window, target, entropy, at)
+            tunnel::send_if_fits::<F, _>(packet.eth, packet.ip, window, target, entropy, at.tables)
         } else {
             readdress(packet, &flow(), NextHop::to_target(target))
         }

@@ -192,6 +192,7 @@ pub fn ponder<F: Staged<T>, T: Tables>(window: &Window<'_>, ingress: u32, tables
     match forward::forward(&frame, &F::arrival(tables, ingress)) {
         Step::NO_FLOW => Outcome::Next(F::ADMIT),
         Step::RESET => done(reset::answer(&frame, ingress), tables),
+        Step::TOO_BIG => done(tunnel::answer::<F, _, _, _>(window, &F::arrival(tables, ingress)), tables),
         step => done(step, tables),
     }
 }
@@ -204,7 +205,10 @@ pub fn stray<F: Staged<T>, T: Tables>(window: &Window<'_>, ingress: u32, tables:
     let Some(eth) = window.view::<Eth>(0) else { return Outcome::Done(Verdict::Pass) };
     let step = match F::parse(window, eth, tables) {
         Parsed::Whole(_) => Step::PASS,
-        Parsed::Follower(packet) => fragment::follow(&packet, window, &at),
+        Parsed::Follower(packet) => match fragment::follow(&packet, window, &at) {
+            Step::TOO_BIG => tunnel::answer::<F, _, _, _>(window, &at),
+            step => step,
+        },
         Parsed::Other(packet) => admit::other(&packet, &at),
         Parsed::Bad(header, reason) => admit::bad::<F, _>(header, reason, at.own),
     };
@@ -226,7 +230,11 @@ pub fn admit<F: Staged<T>, T: Tables>(window: &Window<'_>, ingress: u32, tables:
 #[inline(always)]
 pub fn begin<F: Staged<T>, T: Tables>(window: &Window<'_>, ingress: u32, tables: &T) -> Outcome {
     let Some(frame) = frame::<F, T>(window, tables) else { return Outcome::Done(Verdict::Pass) };
-    done(begin::begin(&frame, &F::arrival(tables, ingress)), tables)
+    let at = F::arrival(tables, ingress);
+    match begin::begin(&frame, &at) {
+        Step::TOO_BIG => done(tunnel::answer::<F, _, _, _>(window, &at), tables),
+        step => done(step, tables),
+    }
 }
 
 /// The packet as an earlier stage found it.

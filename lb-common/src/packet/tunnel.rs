@@ -1,33 +1,30 @@
 //! Packets as they are to targets that answer past us: to the target's MAC, or inside another packet to its address.
 
 use super::family::{Family, HOPS, V4, V6};
+use super::forward::of_flow;
 use super::frame::IP;
 use super::rewrite::NextHop;
-use super::tables::{Arrival, Tables};
+use super::tables::{Arrival, FamilyTables, Tables};
 use super::verdict::Step;
 use crate::abi::{DropReason, Target, target_mode};
 use crate::wire::checksum::fold;
 use crate::wire::{Eth, Icmp, Raw16, Udp, Window, icmp4, icmp6, protocol};
 
-/// Sends a packet to a target as it is, or tells its sender that it is too large for that.
+/// Sends a packet to a target as it is, if it fits.
 #[inline(never)]
-pub(super) fn send_or_answer<F, T>(
+pub(super) fn send_if_fits<F, T>(
     eth: &Eth,
     ip: &F::Header,
     window: &Window<'_>,
     target: &Target,
     entropy: u16,
-    at: &Arrival<'_, impl Sized, impl Sized, T>,
+    tables: &T,
 ) -> Step
 where
     F: Family,
     T: Tables,
 {
-    if fits::<F>(ip, target) {
-        send::<F, T>(eth, ip, window, target, entropy, at.tables)
-    } else {
-        too_big::<F, _, _, _>(window, target.mtu, i32::from(overhead(target)), at)
-    }
+    if fits::<F>(ip, target) { send::<F, T>(eth, ip, window, target, entropy, tables) } else { Step::TOO_BIG }
 }
 
 /// Whether the interface that leads to a target sends a packet and what is put around it.
@@ -117,60 +114,56 @@ fn wrap<G: Family, T: Tables>(
 }
 
 /// Tells the sender of a packet that it does not fit: ICMP's "fragmentation needed" or ICMPv6's "packet too big", with
-/// what is left of `mtu` for its packets.
+/// what is left for its packets on the way of the flow that is drafted.
 #[inline(never)]
-pub(super) fn too_big<F, O, X, T>(
-    window: &Window<'_>,
-    mtu: u16,
-    overhead: i32,
-    at: &Arrival<'_, O, X, T>,
-) -> Step
+pub(super) fn answer<F, O, X, T>(window: &Window<'_>, at: &Arrival<'_, O, X, T>) -> Step
 where
     F: Family,
+    O: FamilyTables<F>,
     T: Tables,
 {
-    let decide = || -> Step {
-        let dropped = Step::drop(DropReason::TooBig);
-        let room = (i32::from(mtu) - overhead) as u16;
-        // In front of the packet, which is quoted: its header, and eight bytes of what it carries.
-        let front = F::BODY - IP + size_of::<Icmp>();
-        let Some(window) = at.tables.regrow(window, front as i32) else { return dropped };
-        let (Some(old_eth), Some(old_ip)) = (window.view::<Eth>(front), window.view::<F::Header>(front + IP))
-        else {
-            return dropped;
-        };
-        let hop = NextHop {
-            head: old_eth.source_head.get(),
-            tail: old_eth.source_tail.get(),
-            own_tail: old_eth.destination_tail.get(),
-            own_head: old_eth.destination_head.get(),
-            egress: at.ingress,
-        };
-        let (client, own) = (F::source(old_ip), F::destination(old_ip));
-        let (Some(eth), Some(ip), Some(icmp)) =
-            (window.view::<Eth>(0), window.view::<F::Header>(IP), window.view::<Icmp>(F::BODY))
-        else {
-            return dropped;
-        };
-        let length = size_of::<F::Message>() as u16;
-        hop.address(eth);
-        eth.ethertype.set(F::ETHERTYPE);
-        F::write(ip, own, client, F::ICMP, 0, HOPS, length);
-        let is_v4 = F::VERSION == V4::VERSION;
-        icmp.kind.set(if is_v4 { icmp4::UNREACHABLE } else { icmp6::TOO_BIG });
-        icmp.code.set(if is_v4 { icmp4::FRAGMENTATION_NEEDED } else { 0 });
-        icmp.rest.set_number(u32::from(room));
-        icmp.checksum.set(0);
-        let Some(message) = window.view::<F::Message>(F::BODY) else { return dropped };
-        let pseudo = if is_v4 {
-            0
-        } else {
-            F::sum(own) + F::sum(client) + u32::from(length.to_be()) + u32::from(u16::from(F::ICMP).to_be())
-        };
-        icmp.checksum.set(!fold(pseudo + F::sum_message(message)));
-        Step::transmit_first((F::BODY as u16) + length, hop.egress)
+    let dropped = Step::drop(DropReason::TooBig);
+    let Some(draft) = at.own.draft() else { return dropped };
+    let Some(target) = of_flow(&draft.flow, at.tables) else { return dropped };
+    let overhead = if draft.flow.get().mode == target_mode::CROSS { CROSSING } else { overhead(target) };
+    let room = target.mtu.wrapping_sub(overhead);
+    // In front of the packet, which is quoted: its header, and eight bytes of what it carries.
+    let front = F::BODY - IP + size_of::<Icmp>();
+    let Some(window) = at.tables.regrow(window, front as i32) else { return dropped };
+    let (Some(old_eth), Some(old_ip)) = (window.view::<Eth>(front), window.view::<F::Header>(front + IP))
+    else {
+        return dropped;
     };
-    decide()
+    let hop = NextHop {
+        head: old_eth.source_head.get(),
+        tail: old_eth.source_tail.get(),
+        own_tail: old_eth.destination_tail.get(),
+        own_head: old_eth.destination_head.get(),
+        egress: at.ingress,
+    };
+    let (client, own) = (F::source(old_ip), F::destination(old_ip));
+    let (Some(eth), Some(ip), Some(icmp)) =
+        (window.view::<Eth>(0), window.view::<F::Header>(IP), window.view::<Icmp>(F::BODY))
+    else {
+        return dropped;
+    };
+    let length = size_of::<F::Message>() as u16;
+    hop.address(eth);
+    eth.ethertype.set(F::ETHERTYPE);
+    F::write(ip, own, client, F::ICMP, 0, HOPS, length);
+    let is_v4 = F::VERSION == V4::VERSION;
+    icmp.kind.set(if is_v4 { icmp4::UNREACHABLE } else { icmp6::TOO_BIG });
+    icmp.code.set(if is_v4 { icmp4::FRAGMENTATION_NEEDED } else { 0 });
+    icmp.rest.set_number(u32::from(room));
+    icmp.checksum.set(0);
+    let Some(message) = window.view::<F::Message>(F::BODY) else { return dropped };
+    let pseudo = if is_v4 {
+        0
+    } else {
+        F::sum(own) + F::sum(client) + u32::from(length.to_be()) + u32::from(u16::from(F::ICMP).to_be())
+    };
+    icmp.checksum.set(!fold(pseudo + F::sum_message(message)));
+    Step::transmit_first((F::BODY as u16) + length, hop.egress)
 }
 
 /// What is inside a tunnel's packet that came to a target: where the inner packet begins, and its family.
@@ -212,6 +205,8 @@ pub fn decapsulate(window: &Window<'_>) -> Option<(usize, u16)> {
     }
 }
 
+/// What an IPv4 packet grows by when it becomes IPv6.
+const CROSSING: u16 = (V6::BODY - V4::BODY) as u16;
 /// IANA's for GUE.
 const GUE_PORT: u16 = 6080;
 /// Of the ephemeral ports, so that none is a service's.

@@ -32,6 +32,8 @@ impl Step {
     pub(super) const NO_FLOW: Self = Self(NO_FLOW);
     /// It is answered with a RST.
     pub(super) const RESET: Self = Self(RESET);
+    /// It does not fit on the way of the flow that is drafted, and its sender is told so.
+    pub(super) const TOO_BIG: Self = Self(TOO_BIG);
 
     /// It ends here.
     #[inline(always)]
@@ -84,3 +86,4 @@ const TRANSMIT: u64 = 2;
 const TRANSMIT_FIRST: u64 = 3;
 const NO_FLOW: u64 = 4;
 const RESET: u64 = 5;
+const TOO_BIG: u64 = 6;

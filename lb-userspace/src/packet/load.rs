@@ -79,28 +79,33 @@ pub fn load(directory: &Path, object: &[u8], flow_entries: u32) -> Result<Loaded
         loader.map_pin_path(name, maps.join(name));
     }
     let mut ebpf = loader.load(&object)?;
-    load_stages(&mut ebpf)?;
     program(&mut ebpf)?.load()?;
+    load_stages(&mut ebpf)?;
     Ok(Loaded { ebpf, adopted })
 }
 
 /// Loads the programs of the later stages, and puts them where the first finds them. Programs of an earlier process are
 /// exchanged one by one while packets go through them: what one notes, any of another can read.
 fn load_stages(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    for (_, name) in Stage::PROGRAMS {
+        named(ebpf, name)?.load()?;
+    }
+    // Programs are loaded with the map's descriptor, so it is taken after that.
     let map = ebpf.take_map(abi::PROGRAMS).ok_or(LoadError::Missing { name: abi::PROGRAMS })?;
     let mut programs = ProgramArray::try_from(map)?;
     for (stage, name) in Stage::PROGRAMS {
-        let program: &mut Xdp = ebpf.program_mut(name).ok_or(LoadError::Missing { name })?.try_into()?;
-        program.load()?;
-        programs.set(stage as u32, program.fd()?, 0)?;
+        programs.set(stage as u32, named(ebpf, name)?.fd()?, 0)?;
     }
     Ok(())
 }
 
 /// The program of a loaded object.
 pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
-    let program = ebpf.program_mut(PROGRAM).ok_or(LoadError::Missing { name: PROGRAM })?;
-    Ok(program.try_into()?)
+    named(ebpf, PROGRAM)
+}
+
+fn named<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &'static str) -> Result<&'ebpf mut Xdp, LoadError> {
+    Ok(ebpf.program_mut(name).ok_or(LoadError::Missing { name })?.try_into()?)
 }
 
 /// Hands the packet logs of a trace build to the log. Other builds have none.
