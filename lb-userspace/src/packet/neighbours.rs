@@ -112,8 +112,8 @@ impl Table {
         }
     }
 
-    /// What was known before we listened.
-    async fn read_all(&mut self) {
+    /// What the kernel knows already, and so says nothing of.
+    async fn read_all(&self) {
         let mut entries = std::pin::pin!(self.handle.neighbours().get().execute());
         let mut found = Vec::new();
         loop {
@@ -126,7 +126,11 @@ impl Table {
                 }
             }
         }
-        self.known.send_modify(|known| known.extend(found));
+        self.known.send_if_modified(|known| {
+            found
+                .into_iter()
+                .fold(false, |changed, (hop, mac)| known.insert(hop, mac) != Some(mac) || changed)
+        });
     }
 
     fn hear(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>) {
@@ -145,23 +149,32 @@ impl Table {
     /// Asks for what became wanted, and lets go what is no longer.
     async fn ask(&mut self) {
         let wanted = self.wanted.borrow_and_update().clone();
-        for hop in wanted.difference(&self.asked) {
-            resolve(&self.handle, *hop).await;
-        }
         self.known.send_if_modified(|known| {
             // Not worth waking anybody.
             known.retain(|hop, _| wanted.contains(hop) || !self.asked.contains(hop));
             false
         });
+        let new = wanted.difference(&self.asked).copied().collect();
         self.asked = wanted;
+        self.resolve_all(new).await;
     }
 
     async fn ask_missing(&mut self) {
         let missing: Vec<Hop> =
             self.asked.iter().filter(|hop| !self.known.borrow().contains_key(hop)).copied().collect();
-        for hop in missing {
+        self.resolve_all(missing).await;
+    }
+
+    /// Has the kernel resolve addresses. One that was let go and is wanted again is resolved still, of which no message
+    /// comes: so the table is read as well.
+    async fn resolve_all(&self, hops: Vec<Hop>) {
+        if hops.is_empty() {
+            return;
+        }
+        for hop in hops {
             resolve(&self.handle, hop).await;
         }
+        self.read_all().await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use aya::programs::{Xdp, xdp::XdpMode};
 use lb_userspace::network::namespace;
@@ -115,6 +116,29 @@ fn established_flows_survive_the_node_and_its_return() {
 }
 
 #[test]
+fn a_target_on_a_machine_that_had_none_for_a_while_is_reached_at_once() {
+    let world = World::new();
+    let node = world.start_node();
+    node.apply(plan(&[NEAR, FAR]));
+    for round in 1..=5 {
+        // Neither the machine nor the router is wanted any more, and the kernel knows both for long after.
+        node.apply(plan(&[]));
+        let others = [NEAR, FAR].map(|at| {
+            let mut name = target_name(at);
+            name.key.port += round;
+            (name, target(at, Verdict::Healthy))
+        });
+        let began = Instant::now();
+        node.apply(plan_of(others.into(), None));
+        assert!(
+            began.elapsed() < Duration::from_millis(500),
+            "{round}: resolved after {:?}",
+            began.elapsed()
+        );
+    }
+}
+
+#[test]
 fn a_draining_target_keeps_its_flows_until_the_last_has_ended() {
     let world = World::new();
     world.serve(NEAR);
@@ -194,6 +218,6 @@ fn the_kernel_answers_ping_and_the_node_may_connect_from_the_static_address() {
     assert!(ping.status.success(), "{ping:?}");
     // As health checks do.
     let at = std::net::SocketAddr::from((NEAR, super::world::TARGET_PORT));
-    let limit = std::time::Duration::from_secs(2);
+    let limit = Duration::from_secs(2);
     namespace::within(&world.node(), || std::net::TcpStream::connect_timeout(&at, limit)).unwrap().unwrap();
 }
