@@ -1,21 +1,18 @@
-//! A service in the whole appliance, changed while clients send requests through the ALB and Cloud Map: nobody may
+//! A service in the whole appliance, changed while clients send requests through all three integrations: nobody may
 //! notice that tasks die, come and go.
 
-use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use gatehouse_tests::lab::{Lab, aws::Aws};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use serde_json::{Value, json};
 
 use super::world::eventually_within;
-use crate::whole::deployed;
+use crate::whole::{
+    deployed,
+    roles::kill_task,
+    tasks::some_task,
+    traffic::{GET, stop_without_failures, through_all},
+};
 
 /// The only service of the lab, by boto3.
 struct Service {
@@ -91,68 +88,29 @@ fn tasks_die_come_and_go_and_no_client_notices() {
     let service = Service::of(&lab);
     service.shorten_integrations();
     service.settle("the service as deployed");
-    let (over, sent, started) = (AtomicBool::new(false), AtomicUsize::new(0), Instant::now());
-    let note = |what: &str| format!("{what} {} ms", started.elapsed().as_millis());
-    let mut notes = vec![];
-    let failures: Vec<String> = thread::scope(|scope| {
-        let clients: Vec<_> = lab
-            .urls()
-            .iter()
-            // Through the NLB a connection that the gateway holds idle is the task's own: a request that meets the
-            // close of a stopping task is not always sent again in time.
-            .filter(|(integration, _)| *integration != "nlb")
-            .map(|(integration, url)| {
-                let (lab, over, sent) = (&lab, &over, &sent);
-                scope.spawn(move || {
-                    let mut failures = vec![];
-                    while !over.load(Ordering::Relaxed) {
-                        let answer = lab.client().fetch(url).unwrap();
-                        sent.fetch_add(1, Ordering::Relaxed);
-                        if answer.status != 200 {
-                            let at = started.elapsed().as_millis();
-                            failures.push(format!("{integration} at {at} ms: {answer}"));
-                        }
-                    }
-                    failures
-                })
-            })
-            .collect();
-        let ended = Over(&over);
-        let url = lab.urls().values().next().unwrap();
-        let answer: Value = serde_json::from_str(&lab.client().fetch(url).unwrap().body).unwrap();
-        let pid = i32::try_from(answer["who"]["pid"].as_i64().unwrap()).unwrap();
-        notes.push(note("killed at"));
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-        service.settle("the killed task is replaced");
-        notes.push(note("the killed task is replaced at"));
-        let stopped = &service.tasks()[0];
-        service.call("StopTask", json!({"task": stopped}));
-        service.settle("the stopped task is replaced");
-        notes.push(note("the stopped task is replaced at"));
-        assert!(!service.tasks().contains(stopped));
-        service.desire(4);
-        service.settle("four tasks");
-        notes.push(note("four tasks at"));
-        service.desire(1);
-        service.settle("one task");
-        notes.push(note("one task at"));
-        let update = json!({"service": service.service, "forceNewDeployment": true});
-        service.call("UpdateService", update);
-        service.settle("a new deployment");
-        notes.push(note("a new deployment at"));
-        drop(ended);
-        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
-    });
-    let sent = sent.into_inner();
-    assert!(failures.is_empty(), "{} of {sent} requests failed: {failures:#?}, {notes:#?}", failures.len());
-    assert!(sent > 50, "only {sent} requests were sent");
-}
+    let traffic = through_all(&lab, GET, 3);
+    let started = Instant::now();
+    // Shown if anything fails.
+    let note = |what: &str| println!("{what} at {} ms", started.elapsed().as_millis());
 
-/// Ends the clients, also when an assertion fails.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    kill_task(some_task(&traffic[0].1.done()));
+    note("a task is killed");
+    service.settle("the killed task is replaced");
+    note("it is replaced");
+    let stopped = &service.tasks()[0];
+    service.call("StopTask", json!({"task": stopped}));
+    note("a task is stopped");
+    service.settle("the stopped task is replaced");
+    note("it is replaced");
+    assert!(!service.tasks().contains(stopped));
+    service.desire(4);
+    service.settle("four tasks");
+    note("there are four");
+    service.desire(1);
+    service.settle("one task");
+    note("there is one");
+    service.call("UpdateService", json!({"service": service.service, "forceNewDeployment": true}));
+    service.settle("a new deployment");
+    note("it is another");
+    stop_without_failures(traffic);
 }

@@ -7,13 +7,13 @@ mod endings;
 /// Connections from the client's machine to the front door.
 mod door;
 /// Processes of the appliance's roles.
-mod roles;
+pub(crate) mod roles;
 /// Requests with their fates.
-mod traffic;
+pub(crate) mod traffic;
 /// XDP moves the NLB's packets.
 mod nlb;
 /// Tasks that die, come and go.
-mod tasks;
+pub(crate) mod tasks;
 /// Roles that are killed.
 mod restarts;
 /// What is malformed.

@@ -15,7 +15,7 @@ use super::{
     door::{Connection, connect},
     roles,
     tasks::{nlb_addresses, scale, until_running},
-    traffic::{stop_without_failures, through_all},
+    traffic::{GET, stop_without_failures, through_all},
 };
 
 #[test]
@@ -57,7 +57,7 @@ fn an_established_nlb_flow_survives_new_targets_and_a_killed_node() {
 fn what_control_acknowledged_survives_its_kill_and_requests_go_on_meanwhile() {
     let mut lab = deployed();
     let aws = lab.aws().unwrap();
-    let traffic = through_all(&lab, 2);
+    let traffic = through_all(&lab, GET, 2);
     for round in 0..3 {
         let name = format!("kept-{round}");
         aws.call("ecs", "CreateCluster", json!({"clusterName": name})).unwrap();

@@ -20,7 +20,7 @@ pub(super) fn crash(lab: &mut Lab, role: &str) {
 }
 
 /// Ends a task's process.
-pub(super) fn kill_task(process: i32) {
+pub(crate) fn kill_task(process: i32) {
     kill(Pid::from_raw(process), Signal::SIGKILL)
         .unwrap_or_else(|error| panic!("killing {process}: {error}"));
 }

@@ -13,13 +13,13 @@ use super::{
     deployed,
     door::{Connection, connect},
     roles,
-    traffic::{Ask, Exchange, Traffic, stop_without_failures, through_all},
+    traffic::{Ask, Exchange, GET, Traffic, stop_without_failures, through_all},
 };
 
 #[test]
 fn a_task_killed_under_load_fails_no_get_of_any_integration() {
     let lab = deployed();
-    let traffic = through_all(&lab, 4);
+    let traffic = through_all(&lab, GET, 4);
     let victim = some_task(&traffic[0].1.done());
     roles::kill_task(victim);
     let killed = Instant::now();
@@ -56,7 +56,7 @@ fn a_task_killed_under_load_fails_at_most_the_posts_in_flight_with_502() {
 fn a_task_added_takes_traffic_at_once_and_scaling_down_fails_nothing() {
     let lab = deployed();
     let aws = lab.aws().unwrap();
-    let traffic = through_all(&lab, 4);
+    let traffic = through_all(&lab, GET, 4);
     let old: BTreeSet<_> = traffic.iter().flat_map(|(_, one)| processes(&one.done())).collect();
     let group = target_group(&aws, "HTTP");
     let known = healthy(&aws, &group);
@@ -99,7 +99,7 @@ fn the_nlb_sends_a_dead_target_no_new_flow_once_it_is_known_to_be_dead() {
 }
 
 /// A process that answers.
-fn some_task(exchanges: &[Exchange]) -> i32 {
+pub(crate) fn some_task(exchanges: &[Exchange]) -> i32 {
     *processes(exchanges).first().expect("an answer of a task")
 }
 

@@ -15,37 +15,39 @@ use super::door::{Connection, Door};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ask {
-    pub(super) method: &'static str,
-    pub(super) path: &'static str,
-    pub(super) body: &'static str,
+pub(crate) struct Ask {
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) body: &'static str,
 }
 
-pub(super) const GET: Ask = Ask { method: "GET", path: "/", body: "" };
+pub(crate) const GET: Ask = Ask { method: "GET", path: "/", body: "" };
 
 /// One request and what became of it.
 #[derive(Debug, Clone)]
-pub(super) struct Exchange {
-    pub(super) started: Instant,
-    pub(super) ended: Instant,
+pub(crate) struct Exchange {
+    pub(crate) started: Instant,
+    pub(crate) ended: Instant,
     /// 0 if no answer came.
-    pub(super) status: u16,
+    pub(crate) status: u16,
     /// The process that answered.
-    pub(super) process: Option<i32>,
+    pub(crate) process: Option<i32>,
     /// Of a failure, what was said.
-    pub(super) said: String,
+    pub(crate) said: String,
 }
 
 /// Requests under way until stopped, or dropped.
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
+    begun: Instant,
     stop: Arc<AtomicBool>,
     done: Arc<Mutex<Vec<Exchange>>>,
     clients: Vec<JoinHandle<()>>,
 }
 
 impl Traffic {
-    pub(super) fn start(lab: &Lab, url: &str, ask: Ask, connections: usize) -> Self {
-        let mut traffic = Self { stop: Arc::default(), done: Arc::default(), clients: Vec::new() };
+    pub(crate) fn start(lab: &Lab, url: &str, ask: Ask, connections: usize) -> Self {
+        let begun = Instant::now();
+        let mut traffic = Self { begun, stop: Arc::default(), done: Arc::default(), clients: Vec::new() };
         for _ in 0..connections {
             let (door, url) = (Door::of(lab), url.to_owned());
             let (stop, done) = (Arc::clone(&traffic.stop), Arc::clone(&traffic.done));
@@ -63,19 +65,19 @@ impl Traffic {
     }
 
     /// What is over by now.
-    pub(super) fn done(&self) -> Vec<Exchange> {
+    pub(crate) fn done(&self) -> Vec<Exchange> {
         self.done.lock().unwrap().clone()
     }
 
     /// Waits until so many more are over.
-    pub(super) fn wait_for(&self, more: usize) {
+    pub(crate) fn wait_for(&self, more: usize) {
         let count = || self.done.lock().unwrap().len();
         let until = count() + more;
         let enough = || Ok((count() >= until).then_some(()));
         Wait::default().until("progress of the traffic", Duration::from_secs(60), enough).unwrap();
     }
 
-    pub(super) fn stop(mut self) -> Vec<Exchange> {
+    pub(crate) fn stop(mut self) -> Vec<Exchange> {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients.drain(..) {
             client.join().unwrap();
@@ -91,23 +93,24 @@ impl Drop for Traffic {
 }
 
 /// Traffic through every integration at once.
-pub(super) fn through_all(lab: &Lab, connections: usize) -> Vec<(String, Traffic)> {
+pub(crate) fn through_all(lab: &Lab, ask: Ask, connections: usize) -> Vec<(String, Traffic)> {
     let start = |(integration, url): (&String, &String)| {
-        (integration.clone(), Traffic::start(lab, url, GET, connections))
+        (integration.clone(), Traffic::start(lab, url, ask, connections))
     };
     lab.urls().iter().map(start).collect()
 }
 
 /// Stops traffic none of which may have failed.
-pub(super) fn stop_without_failures(traffic: Vec<(String, Traffic)>) {
+pub(crate) fn stop_without_failures(traffic: Vec<(String, Traffic)>) {
     let mut failures = Vec::new();
     for (integration, traffic) in traffic {
+        let begun = traffic.begun;
         let all = traffic.stop();
         let count = all.len();
         let failed = all.into_iter().filter(|one| one.status != 200);
         let told = |one: Exchange| {
-            let took = one.ended - one.started;
-            format!("{integration}, one of {count}: {} {} after {took:?}", one.status, one.said)
+            let (at, took) = (one.started - begun, one.ended - one.started);
+            format!("{integration}, one of {count}: at {at:?} {} {} after {took:?}", one.status, one.said)
         };
         failures.extend(failed.map(told));
     }
