@@ -32,6 +32,7 @@ fn body(status: StatusCode) -> Bytes {
         StatusCode::PAYLOAD_TOO_LARGE => br#"{"message":"Request Entity Too Large"}"#,
         StatusCode::URI_TOO_LONG => br#"{"message":"URI Too Long"}"#,
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => br#"{"message":"Request Header Fields Too Large"}"#,
+        StatusCode::BAD_GATEWAY => br#"{"message":"Bad Gateway"}"#,
         StatusCode::SERVICE_UNAVAILABLE => br#"{"message":"Service Unavailable"}"#,
         StatusCode::METHOD_NOT_ALLOWED => br#"{"message":"Method Not Allowed"}"#,
         StatusCode::EXPECTATION_FAILED => br#"{"message":"Expectation Failed"}"#,
@@ -50,17 +51,17 @@ pub fn of_refusal(refusal: Refusal) -> StatusCode {
     }
 }
 
-/// What a client is answered when its integration is not. An integration that cannot be reached, closes or is late is
-/// 503; one that answers nonsense is 500.
+/// What a client is answered when its integration is not. One that cannot be reached or is late is 503, as AWS answers;
+/// one that got the request and closed or answered nonsense is 502, so that 503 without a timeout says that nothing was
+/// done.
 pub fn of_failure(error: &ForwardError) -> StatusCode {
     match error {
         ForwardError::NoTarget
         | ForwardError::Connect(
             ConnectError::Io(_) | ConnectError::TimedOut | ConnectError::Unavailable(_),
         )
-        | ForwardError::Closed(_)
         | ForwardError::TargetIdle => StatusCode::SERVICE_UNAVAILABLE,
-        ForwardError::Malformed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        ForwardError::Closed(_) | ForwardError::Malformed(_) => StatusCode::BAD_GATEWAY,
         ForwardError::ClientIdle => StatusCode::REQUEST_TIMEOUT,
         ForwardError::RequestBody => StatusCode::BAD_REQUEST,
         ForwardError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -78,6 +79,7 @@ mod tests {
             (404, r#"{"message":"Not Found"}"#),
             (403, r#"{"message":"Forbidden"}"#),
             (500, r#"{"message":"Internal Server Error"}"#),
+            (502, r#"{"message":"Bad Gateway"}"#),
             (503, r#"{"message":"Service Unavailable"}"#),
             (413, r#"{"message":"Request Entity Too Large"}"#),
             (431, r#"{"message":"Request Header Fields Too Large"}"#),
@@ -89,5 +91,19 @@ mod tests {
             assert_eq!(response.headers()["apigw-requestid"], id);
         }
         assert_eq!(body(StatusCode::SERVICE_UNAVAILABLE).len(), 33, "as captured");
+    }
+
+    #[test]
+    fn who_may_have_got_the_request_is_a_bad_gateway_and_who_cannot_is_unavailable() {
+        for (error, status) in [
+            (ForwardError::NoTarget, 503),
+            (ForwardError::Connect(ConnectError::TimedOut), 503),
+            (ForwardError::Connect(ConnectError::Unavailable("no lane")), 503),
+            (ForwardError::TargetIdle, 503),
+            (ForwardError::Closed(None), 502),
+            (ForwardError::Malformed(None), 502),
+        ] {
+            assert_eq!(of_failure(&error).as_u16(), status, "{error}");
+        }
     }
 }

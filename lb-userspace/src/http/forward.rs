@@ -63,7 +63,7 @@ pub enum ForwardError {
     /// No connection to the last target that was tried, nor to those before it.
     #[error("connecting to a target")]
     Connect(#[source] ConnectError),
-    /// The target closed before it answered.
+    /// The target closed before it answered; something of the request may have reached it.
     #[error("the target closed the connection before it answered")]
     Closed(#[source] Option<hyper::Error>),
     /// The target's answer is not a lawful response.
@@ -174,10 +174,11 @@ impl<C: Connect> Forwarder<C> {
                 ExchangeErrorKind::Idle => ForwardError::ClientIdle,
                 ExchangeErrorKind::Closed(_) if progress.was_too_large() => ForwardError::TooLarge,
                 ExchangeErrorKind::Closed(_) if progress.has_failed() => ForwardError::RequestBody,
-                ExchangeErrorKind::Closed(error) => ForwardError::Closed(error),
+                ExchangeErrorKind::Closed(error) if reached => ForwardError::Closed(error),
+                ExchangeErrorKind::Closed(error) => ForwardError::Connect(not_reached(error)),
             };
-            let closed = error.request.is_some()
-                || (matches!(failure, ForwardError::Closed(_)) && !trace.has_answered());
+            let ended = matches!(failure, ForwardError::Closed(_) | ForwardError::Connect(_));
+            let closed = error.request.is_some() || (ended && !trace.has_answered());
             if !closed || (reached && retries == 0) {
                 return Err(failure);
             }
@@ -208,6 +209,13 @@ impl<C: Connect> Forwarder<C> {
             timeout(limit, self.connector.connect(key)).await.map_err(|_| ConnectError::TimedOut)??;
         TargetConnection::open(stream).await.map_err(|error| ConnectError::Io(std::io::Error::other(error)))
     }
+}
+
+/// A connection that ended before anything of a request can have reached the target: as good as none.
+fn not_reached(error: Option<hyper::Error>) -> ConnectError {
+    error.map_or(ConnectError::Unavailable("the connection had ended"), |error| {
+        ConnectError::Io(std::io::Error::other(error))
+    })
 }
 
 /// A request without a body, from the bytes that hyper made of it.

@@ -55,6 +55,35 @@ fn each_failure_has_awss_status_and_body() {
 }
 
 #[test]
+fn a_target_that_got_the_request_and_gives_no_answer_is_a_bad_gateway() {
+    in_own_network(|| async {
+        let mut bed = Bed::new().await;
+        for (address, words) in [
+            ("10.77.1.20:81", &b""[..]),
+            ("10.77.1.20:82", b"HTTP/1.1 200 OK\r\ncontent-len"),
+            ("10.77.1.20:83", b"no HTTP at all\r\n\r\n"),
+        ] {
+            let target = Target::saying(address, words);
+            bed.service().instances.clear();
+            bed.instance(address, address, "prod");
+            bed.publish().await;
+            for version in ["--http1.1", "--http2"] {
+                let said = String::from_utf8_lossy(words);
+                let before = target.connections();
+                let seen = bed.client.curl("/service/x", &[version, "--data", "abc"]);
+                check(&seen, 502, "Bad Gateway");
+                assert_eq!(
+                    target.connections() - before,
+                    1,
+                    "a POST is sent once, whatever is said: {said:?}"
+                );
+                check(&bed.client.curl("/service/x", &[version]), 502, "Bad Gateway");
+            }
+        }
+    });
+}
+
+#[test]
 fn limits_are_answered_and_unlawful_requests_are_closed_on() {
     in_own_network(|| async {
         let (bed, target) = bed().await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{
     Arc,
@@ -15,7 +16,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::{net::TcpListener, runtime::Runtime};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    runtime::Runtime,
+};
 
 /// A target on a runtime of its own: dropped, all its sockets close at once, as those of a killed process.
 pub(crate) struct Target {
@@ -26,6 +31,26 @@ pub(crate) struct Target {
 impl Target {
     /// Listens at `address` and answers as `name`.
     pub(crate) fn start(address: &str, name: &'static str) -> Self {
+        Self::serving(address, move |stream| async move {
+            let service = service_fn(move |request| answer(name, request));
+            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+        })
+    }
+
+    /// Listens at `address`, says `words` to the first bytes of each connection, whatever they are, and closes.
+    pub(crate) fn saying(address: &str, words: &'static [u8]) -> Self {
+        Self::serving(address, move |mut stream| async move {
+            let mut request = [0; 4096];
+            if stream.read(&mut request).await.is_ok() {
+                drop(stream.write_all(words).await);
+            }
+        })
+    }
+
+    fn serving<F>(address: &str, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let address: SocketAddr = address.parse().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -38,11 +63,7 @@ impl Target {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 counted.fetch_add(1, Ordering::SeqCst);
-                let service = service_fn(move |request| answer(name, request));
-                tokio::spawn(async move {
-                    let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-                    drop(served);
-                });
+                tokio::spawn(serve(stream));
             }
         });
         Self { runtime: Some(runtime), connections }
