@@ -40,6 +40,9 @@ pub struct Config {
     pub control: ControlConfig,
     /// The gateway role.
     pub gateway: GatewayConfig,
+    /// Link roles.
+    #[serde(default)]
+    pub link: LinkConfig,
     /// Node roles.
     #[serde(default)]
     pub node: NodeConfig,
@@ -85,6 +88,14 @@ pub struct GatewayConfig {
     /// Where metrics are served, over plain HTTP; none serves none.
     #[serde(default)]
     pub metrics: Option<SocketAddr>,
+}
+
+/// Link roles.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LinkConfig {
+    /// Port of each link's metrics on its namespace's loopback; none serves none.
+    pub metrics_port: Option<u16>,
 }
 
 /// Node roles.

@@ -1,9 +1,14 @@
 //! The link role: enters the link's namespace, gives up everything else, and carries lanes into the VPC.
 
 use std::error::Error;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 use super::privilege;
 use super::subscription::{Subscription, subscribe};
@@ -11,6 +16,7 @@ use crate::config::Config;
 use crate::model::id::VpcLinkId;
 use crate::network;
 use crate::snapshot::{envelope::RoleId, link::LinkSlice};
+use crate::telemetry::{Metrics, expose::expose};
 use crate::tunnel::agent;
 
 /// How long the host role may take to make the namespace; the supervisor starts the role again after that.
@@ -26,9 +32,14 @@ pub fn run(config: Config, link: VpcLinkId, namespace: &str) -> Result<(), Box<d
     privilege::become_user(config.uid_of(&role), &[])?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        let metrics = Arc::new(Metrics::new());
+        if let Some(port) = config.link.metrics_port {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+            tokio::spawn(expose(listener, Arc::clone(&metrics)));
+        }
         let Subscription { slices, reports } = subscribe::<LinkSlice>(&config, role);
         let mut terminate = signal(SignalKind::terminate())?;
-        agent::run(slices, reports, async move {
+        agent::run(slices, reports, metrics, async move {
             terminate.recv().await;
         })
         .await;

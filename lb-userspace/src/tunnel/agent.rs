@@ -23,20 +23,31 @@ use tokio_rustls::client::TlsStream;
 
 use super::{
     carry::{self, MAX_CONNECTS, Opener, Slices},
+    counters::Counters,
     dial::{DialError, GatewayTls, Purpose, dial},
     frame::message::{Message, Nonce, VERSION},
     message_io::{ReadError, read_message, write_message},
 };
 use crate::model::id::VpcLinkId;
 use crate::snapshot::{link::LinkSlice, report::Report};
+use crate::telemetry::Metrics;
 
 /// Runs the link role until `shutdown` resolves; running pipes then get [`GRACE`] to finish.
 ///
 /// Must be called in the link's network namespace: targets and gateways are reached from where it runs.
-pub async fn run(mut slices: Slices, reports: mpsc::Sender<Report>, shutdown: impl Future<Output = ()>) {
+pub async fn run(
+    mut slices: Slices,
+    reports: mpsc::Sender<Report>,
+    metrics: Arc<Metrics>,
+    shutdown: impl Future<Output = ()>,
+) {
     let (retire, retired) = watch::channel(false);
     let mut agent = Agent {
-        opener: Opener { slices: slices.clone(), connects: Arc::new(Semaphore::new(MAX_CONNECTS)) },
+        opener: Opener {
+            slices: slices.clone(),
+            connects: Arc::new(Semaphore::new(MAX_CONNECTS)),
+            counters: Arc::new(Counters::new(metrics)),
+        },
         id: random().unwrap_or_default(),
         dials: Arc::new(Semaphore::new(MAX_DIALS)),
         lanes: Arc::new(AtomicUsize::new(0)),
@@ -231,6 +242,7 @@ impl Session {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
                 () = sleep(jittered(pause)) => {}
             }
+            session.opener.counters.redialled(&session.name);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -262,6 +274,7 @@ impl Session {
                 Message::Demand { worker, nonces } if worker < workers => {
                     for nonce in nonces {
                         if self.lanes.load(Ordering::Relaxed) + dialling.len() >= MAX_LANES {
+                            self.opener.counters.refused_demand(&self.name);
                             tracing::warn!(
                                 gateway = self.name,
                                 "more lanes were asked for than an agent carries"

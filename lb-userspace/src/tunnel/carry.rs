@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
     net::TcpStream,
@@ -17,6 +18,7 @@ use tokio::{
 
 use super::{
     admit::{self, Refusal},
+    counters::{CountedLane, Counters, LaneState},
     frame::{
         PeerMisbehaved,
         header::{HEADER_LEN, Header, MAX_DATA},
@@ -37,6 +39,8 @@ pub struct Opener {
     pub slices: Slices,
     /// One permit per connect under way.
     pub connects: Arc<Semaphore>,
+    /// What it did.
+    pub counters: Arc<Counters>,
 }
 
 /// Why a lane ended.
@@ -71,7 +75,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (read, write) = tokio::io::split(stream);
-    let mut lane = Lane { read, write, end: AgentEnd::default() };
+    let mut lane = Lane { read, write, end: AgentEnd::default(), counted: opener.counters.lane() };
     loop {
         let incoming = tokio::select! {
             biased;
@@ -103,6 +107,7 @@ struct Lane<S> {
     read: ReadHalf<S>,
     write: WriteHalf<S>,
     end: AgentEnd,
+    counted: CountedLane,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
@@ -134,15 +139,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
     }
 
     async fn open(&mut self, opener: &Opener, open: Open) -> Result<(), LaneEnd> {
+        opener.counters.asked();
+        self.counted.turn(LaneState::Connecting);
         match opener.connect(&open).await {
             Ok(target) => {
                 self.end.accepted();
+                self.counted.turn(LaneState::InUse);
                 write_message(&mut self.write, &Message::OpenOk { open_id: open.open_id }).await?;
-                self.pipe(target).await
+                self.pipe(target, &opener.counters).await?;
+                self.counted.turn(LaneState::Ready);
+                Ok(())
             }
             Err(refusal) => {
                 tracing::debug!(target = %open.target, reason = refusal.reason, "open refused");
+                opener.counters.refused(refusal.code);
                 self.end.refused();
+                self.counted.turn(LaneState::Ready);
                 let Refusal { code, reason } = refusal;
                 let message = Message::OpenErr { open_id: open.open_id, code, reason };
                 write_message(&mut self.write, &message).await?;
@@ -152,10 +164,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
     }
 
     /// Carries bytes both ways until both have ended.
-    async fn pipe(&mut self, mut target: TcpStream) -> Result<(), LaneEnd> {
+    async fn pipe(&mut self, mut target: TcpStream, counters: &Counters) -> Result<(), LaneEnd> {
         let (mut from_target, mut to_target) = target.split();
-        let carried =
-            tokio::try_join!(up(&mut self.read, &mut to_target), down(&mut from_target, &mut self.write),);
+        let carried = tokio::try_join!(
+            up(&mut self.read, &mut to_target, &counters.to_targets),
+            down(&mut from_target, &mut self.write, &counters.from_targets),
+        );
         match carried {
             Ok(((), ())) => {
                 // Each way ended once; in which order does not matter to what the lane is now.
@@ -165,6 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             }
             Err(PipeError::Lane(end)) => Err(end),
             Err(PipeError::Target) => {
+                counters.broke();
                 // Not a clean end: the gateway must not take it for one.
                 let reset = Message::Reset { code: ResetCode::Target };
                 if let Err(error) = write_message(&mut self.write, &reset).await {
@@ -200,7 +215,7 @@ impl From<PeerMisbehaved> for PipeError {
 }
 
 /// DATA from the lane to the target, until the gateway's EOF.
-async fn up<R, W>(lane: &mut R, target: &mut W) -> Result<(), PipeError>
+async fn up<R, W>(lane: &mut R, target: &mut W, bytes: &Counter) -> Result<(), PipeError>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -219,6 +234,7 @@ where
                     }
                     left -= read;
                     target.write_all(&buffer).await.map_err(|_| PipeError::Target)?;
+                    bytes.inc_by(read as u64);
                 }
             }
             Incoming::Message(Message::Eof) => {
@@ -235,7 +251,7 @@ where
 }
 
 /// Bytes from the target to the lane, until the target's end. Header and payload share a buffer and a write.
-async fn down<R, W>(target: &mut R, lane: &mut W) -> Result<(), PipeError>
+async fn down<R, W>(target: &mut R, lane: &mut W, bytes: &Counter) -> Result<(), PipeError>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -255,6 +271,7 @@ where
         }
         lane.write_all(&buffer).await.map_err(LaneEnd::from)?;
         lane.flush().await.map_err(LaneEnd::from)?;
+        bytes.inc_by(read as u64);
     }
 }
 

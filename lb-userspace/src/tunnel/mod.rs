@@ -15,6 +15,8 @@ pub mod admit;
 pub mod message_io;
 /// The agent's end of the connections: sockets and TLS towards a gateway.
 pub mod dial;
+/// What an agent counts.
+pub mod counters;
 /// One lane at the agent: opens targets and carries bytes.
 pub mod carry;
 /// The link role: keeps every gateway of its slice supplied with lanes.

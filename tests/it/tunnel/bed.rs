@@ -184,7 +184,7 @@ impl Bed {
         let agent = runtime();
         let (reports, received) = mpsc::channel(1_000);
         let slices = self.link_slices.subscribe();
-        agent.spawn(async move { agent::run(slices, reports, std::future::pending()).await });
+        agent.spawn(async move { agent::run(slices, reports, Arc::default(), std::future::pending()).await });
         self.running_agent = Some(agent);
         self.link_reports = received;
         self.attached(1).await;

@@ -10,6 +10,8 @@ mod door;
 pub(crate) mod roles;
 /// Requests with their fates.
 pub(crate) mod traffic;
+/// What roles say of themselves.
+mod metrics;
 /// XDP moves the NLB's packets.
 mod nlb;
 /// Tasks that die, come and go.

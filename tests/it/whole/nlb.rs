@@ -7,9 +7,9 @@ use aya::programs::{
     links::{FdLink, PinnedLink},
     xdp::XdpLink,
 };
-use gatehouse_tests::lab::{Lab, Options, netns::command_in, wait::Wait};
+use gatehouse_tests::lab::{Lab, Options, wait::Wait};
 
-use super::{door::Door, example, roles};
+use super::{door::Door, example, metrics::Scrape, roles};
 
 /// Asks so many times through the NLB integration; answers how many were answered 200.
 fn answered(lab: &Lab, requests: usize) -> usize {
@@ -33,11 +33,7 @@ fn answered(lab: &Lab, requests: usize) -> usize {
 /// What the node says XDP has forwarded.
 fn forwarded(lab: &Lab) -> u64 {
     let node = lab.ready().namespaces.node.expect("the node's namespace");
-    let url = format!("http://127.0.0.1:{METRICS_PORT}/metrics");
-    let output = command_in(&node, "curl").args(["--silent", "--max-time", "5", &url]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let lines = text.lines().filter(|line| line.starts_with("gatehouse_nlb_ProcessedPackets_total"));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    Scrape::of(&node, METRICS_PORT).sum("gatehouse_nlb_ProcessedPackets_total")
 }
 
 #[test]
