@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ApiError;
+use super::{ApiError, paging::page_by_text};
 use crate::model::{
+    Resource,
     api::{Api, TagMap},
     state::State,
 };
@@ -21,6 +22,42 @@ pub struct ListInput {
     pub max_results: Option<String>,
     /// Where it starts.
     pub next_token: Option<String>,
+}
+
+impl ListInput {
+    /// The page of `rows` that is asked for. Rows come in rising order of their keys.
+    ///
+    /// # Errors
+    /// When the token or the size is not lawful.
+    pub fn page<T>(&self, rows: impl IntoIterator<Item = (String, T)>) -> Result<Items<T>, ApiError> {
+        let (items, next_token) =
+            page_by_text(rows, self.next_token.as_deref(), self.max_results.as_deref(), PAGE_MAX)?;
+        Ok(Items { items, next_token })
+    }
+}
+
+/// A list of what one API has, in pages.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct OfApiInput {
+    api_id: String,
+    #[serde(flatten)]
+    list: ListInput,
+}
+
+impl OfApiInput {
+    /// The page of the API's rows that is asked for; `form` answers a row's name in the API and its form.
+    ///
+    /// # Errors
+    /// When there is no such API, and as [`ListInput::page`].
+    pub fn page<R: Resource, T>(
+        &self,
+        state: &State,
+        form: impl Fn(&R) -> (String, T),
+    ) -> Result<Items<T>, ApiError> {
+        let prefix = format!("{}/", find_api(state, &self.api_id)?.id);
+        self.list.page(state.with_prefix::<R>(&prefix).map(|row| form(row)))
+    }
 }
 
 /// A page of a list.
@@ -80,6 +117,21 @@ pub fn find_api<'a>(state: &'a State, id: &str) -> Result<&'a Api, ApiError> {
     state.apis.get(id).map(AsRef::as_ref).ok_or_else(|| not_found("Api", id))
 }
 
+/// What an API has, by its name in the API; `kind` is what AWS calls it.
+///
+/// # Errors
+/// `NotFoundException`, for the API or for what it should have.
+pub fn find_of_api<'a, R: Resource>(
+    state: &'a State,
+    api_id: &str,
+    kind: &str,
+    name: &str,
+) -> Result<&'a R, ApiError> {
+    find_api(state, api_id)?;
+    let row = R::table(state).get(&format!("{api_id}/{name}"));
+    row.map(AsRef::as_ref).ok_or_else(|| not_found(kind, name))
+}
+
 /// Checks that a name has 1 to `max` characters.
 ///
 /// # Errors
@@ -132,7 +184,7 @@ pub fn limit(noun: &str, max: usize) -> ApiError {
 }
 
 /// Largest page.
-pub const PAGE_MAX: u32 = 500;
+const PAGE_MAX: u32 = 500;
 /// AWS's limit on descriptions.
 const DESCRIPTION_MAX: usize = 1_024;
 /// AWS's quota of tags per resource.

@@ -6,11 +6,10 @@ use serde_json::Value;
 use super::{
     ApiError, Caller, Entry,
     apigatewayv2::{
-        Items, ListInput, Nothing, PAGE_MAX, bad_request, check_description, check_name, check_tags,
-        find_api, limit, not_found, refuse_given, unsupported,
+        Items, ListInput, Nothing, bad_request, check_description, check_name, check_tags, find_api, limit,
+        not_found, refuse_given, unsupported,
     },
     operation,
-    paging::page_by_text,
     timestamp::seconds,
 };
 use crate::model::{
@@ -185,10 +184,7 @@ fn one(draft: &mut Draft, _: &Caller, input: OneInput) -> Result<Form, ApiError>
 }
 
 fn list(draft: &mut Draft, _: &Caller, input: ListInput) -> Result<Items<Form>, ApiError> {
-    let rows = draft.all::<Api>().map(|api| (api.key(), form(api)));
-    let (items, next_token) =
-        page_by_text(rows, input.next_token.as_deref(), input.max_results.as_deref(), PAGE_MAX)?;
-    Ok(Items { items, next_token })
+    input.page(draft.all::<Api>().map(|api| (api.key(), form(api))))
 }
 
 /// Everything of the API goes with it.

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ApiError, Caller};
+use super::{
+    ApiError, Caller,
+    paging::{Page, page},
+};
 use crate::model::{
     discovery::{DiscoveryInstance, DiscoveryService, Namespace, Operation},
     network::{self, Tags},
@@ -188,6 +191,30 @@ pub(super) fn instance<'a>(
         })
 }
 
+/// A list in pages, of what filters admit.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ListInput {
+    next_token: Option<String>,
+    max_results: Option<u32>,
+    #[serde(default)]
+    pub(super) filters: Vec<Filter>,
+}
+
+impl ListInput {
+    /// The page of `rows` that is asked for. Rows come in rising order of their keys.
+    pub(super) fn page<T>(&self, rows: impl IntoIterator<Item = (String, T)>) -> Result<Page<T>, ApiError> {
+        page(rows, self.next_token.as_deref(), self.max_results, PAGE_MAX)
+    }
+}
+
+/// Names one resource.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct IdInput {
+    pub(super) id: String,
+}
+
 /// A filter of a list.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -252,3 +279,6 @@ const DNS_NAME_MAX: usize = 253;
 
 /// AWS's limit on tags of a resource.
 const TAGS_MAX: usize = 200;
+
+/// AWS's limit on MaxResults.
+const PAGE_MAX: u32 = 100;

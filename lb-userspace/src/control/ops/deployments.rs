@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ApiError, Caller, Entry,
-    apigatewayv2::{Items, Nothing, PAGE_MAX, bad_request, check_description, find_api, limit, not_found},
+    apigatewayv2::{
+        Items, Nothing, OfApiInput, bad_request, check_description, find_api, find_of_api, limit, not_found,
+    },
     operation,
-    paging::page_by_text,
     timestamp::seconds,
 };
 use crate::model::{
@@ -163,12 +164,7 @@ fn create(draft: &mut Draft, _: &Caller, input: CreateInput) -> Result<Form, Api
 }
 
 fn find<'a>(state: &'a State, api_id: &str, id: &str) -> Result<&'a Deployment, ApiError> {
-    find_api(state, api_id)?;
-    state
-        .deployments
-        .get(&format!("{api_id}/{id}"))
-        .map(AsRef::as_ref)
-        .ok_or_else(|| not_found("Deployment", id))
+    find_of_api(state, api_id, "Deployment", id)
 }
 
 #[derive(Deserialize)]
@@ -205,23 +201,8 @@ fn delete(draft: &mut Draft, _: &Caller, input: OneInput) -> Result<Nothing, Api
     Ok(Nothing {})
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct DeploymentsInput {
-    api_id: String,
-    max_results: Option<String>,
-    next_token: Option<String>,
-}
-
-fn list(draft: &mut Draft, _: &Caller, input: DeploymentsInput) -> Result<Items<Form>, ApiError> {
-    let prefix = format!("{}/", find_api(draft.state(), &input.api_id)?.id);
-    let rows = draft
-        .state()
-        .with_prefix::<Deployment>(&prefix)
-        .map(|deployment| (deployment.id.clone(), form(deployment)));
-    let (items, next_token) =
-        page_by_text(rows, input.next_token.as_deref(), input.max_results.as_deref(), PAGE_MAX)?;
-    Ok(Items { items, next_token })
+fn list(draft: &mut Draft, _: &Caller, input: OfApiInput) -> Result<Items<Form>, ApiError> {
+    input.page(draft.state(), |deployment: &Deployment| (deployment.id.clone(), form(deployment)))
 }
 
 /// What AWS says of deployments that it makes itself.

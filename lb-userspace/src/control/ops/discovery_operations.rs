@@ -5,9 +5,8 @@ use serde_json::{Value, json};
 
 use super::{
     ApiError, Caller, Entry,
-    cloud_map::{Filter, Nothing, Tag, add_tags, namespace, owner, service, wire_tags},
+    cloud_map::{Filter, ListInput, Nothing, Tag, add_tags, namespace, owner, service, wire_tags},
     operation,
-    paging::page,
     timestamp::seconds,
 };
 use crate::model::{
@@ -59,15 +58,6 @@ fn read(draft: &mut Draft, caller: &Caller, input: ReadInput) -> Result<ReadAnsw
     Ok(ReadAnswer { operation })
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ListInput {
-    next_token: Option<String>,
-    max_results: Option<u32>,
-    #[serde(default)]
-    filters: Vec<Filter>,
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ListAnswer {
@@ -92,7 +82,7 @@ fn list(draft: &mut Draft, _: &Caller, input: ListInput) -> Result<ListAnswer, A
         .all::<Operation>()
         .filter(|row| is_wanted(row))
         .map(|row| (row.key(), json!({"Id": row.id, "Status": row.status})));
-    let (operations, next_token) = page(rows, input.next_token.as_deref(), input.max_results, PAGE_MAX)?;
+    let (operations, next_token) = input.page(rows)?;
     Ok(ListAnswer { operations, next_token })
 }
 
@@ -155,6 +145,3 @@ fn list_tags(draft: &mut Draft, _: &Caller, input: TagInput) -> Result<TagsAnswe
     let tags = with_tags(draft, &input.resource_arn, |_| Ok(()))?;
     Ok(TagsAnswer { tags: wire_tags(&tags) })
 }
-
-/// AWS's limit on MaxResults.
-const PAGE_MAX: u32 = 100;

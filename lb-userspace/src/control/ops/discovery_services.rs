@@ -6,11 +6,10 @@ use serde_json::{Value, json};
 use super::{
     ApiError, Caller, Entry,
     cloud_map::{
-        self, Filter, Nothing, OperationAnswer, Tag, check_dns_name, done, instances_of, invalid, namespace,
-        owner, service, services_of,
+        self, Filter, IdInput, ListInput, Nothing, OperationAnswer, Tag, check_dns_name, done, instances_of,
+        invalid, namespace, owner, service, services_of,
     },
     operation,
-    paging::page,
     timestamp::seconds,
 };
 use crate::model::{
@@ -197,12 +196,6 @@ fn update(draft: &mut Draft, _: &Caller, input: UpdateInput) -> Result<Operation
     Ok(done(draft, "UPDATE_SERVICE", &[("SERVICE", &id)]))
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct IdInput {
-    id: String,
-}
-
 fn delete(draft: &mut Draft, _: &Caller, input: IdInput) -> Result<Nothing, ApiError> {
     let id = service(draft.state(), &input.id)?.id.clone();
     if instances_of(draft.state(), &id).next().is_some() {
@@ -262,15 +255,6 @@ fn summary(state: &State, caller: &Caller, row: &DiscoveryService) -> Value {
     })
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ListInput {
-    next_token: Option<String>,
-    max_results: Option<u32>,
-    #[serde(default)]
-    filters: Vec<Filter>,
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ListAnswer {
@@ -295,9 +279,6 @@ fn list(draft: &mut Draft, caller: &Caller, input: ListInput) -> Result<ListAnsw
         .values()
         .filter(|row| is_wanted(row))
         .map(|row| (row.key(), summary(state, caller, row)));
-    let (services, next_token) = page(rows, input.next_token.as_deref(), input.max_results, PAGE_MAX)?;
+    let (services, next_token) = input.page(rows)?;
     Ok(ListAnswer { services, next_token })
 }
-
-/// AWS's limit on MaxResults.
-const PAGE_MAX: u32 = 100;

@@ -6,12 +6,11 @@ use serde_json::Value;
 use super::{
     ApiError, Caller, Entry,
     apigatewayv2::{
-        Items, Nothing, PAGE_MAX, bad_request, check_description, find_api, limit, not_found, refuse_given,
-        unsupported,
+        Items, Nothing, OfApiInput, bad_request, check_description, find_api, find_of_api, limit,
+        refuse_given, unsupported,
     },
     deployments::auto_deploy,
     operation,
-    paging::page_by_text,
 };
 use crate::model::{
     api::{Integration, Route},
@@ -211,12 +210,7 @@ fn create(draft: &mut Draft, _: &Caller, input: IntegrationInput) -> Result<Form
 }
 
 fn find<'a>(state: &'a State, api_id: &str, id: &str) -> Result<&'a Integration, ApiError> {
-    find_api(state, api_id)?;
-    state
-        .integrations
-        .get(&format!("{api_id}/{id}"))
-        .map(AsRef::as_ref)
-        .ok_or_else(|| not_found("Integration", id))
+    find_of_api(state, api_id, "Integration", id)
 }
 
 fn update(draft: &mut Draft, _: &Caller, input: IntegrationInput) -> Result<Form, ApiError> {
@@ -265,23 +259,8 @@ fn delete(draft: &mut Draft, _: &Caller, input: OneInput) -> Result<Nothing, Api
     Ok(Nothing {})
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct IntegrationsInput {
-    api_id: String,
-    max_results: Option<String>,
-    next_token: Option<String>,
-}
-
-fn list(draft: &mut Draft, _: &Caller, input: IntegrationsInput) -> Result<Items<Form>, ApiError> {
-    let prefix = format!("{}/", find_api(draft.state(), &input.api_id)?.id);
-    let rows = draft
-        .state()
-        .with_prefix::<Integration>(&prefix)
-        .map(|integration| (integration.id.clone(), form(integration)));
-    let (items, next_token) =
-        page_by_text(rows, input.next_token.as_deref(), input.max_results.as_deref(), PAGE_MAX)?;
-    Ok(Items { items, next_token })
+fn list(draft: &mut Draft, _: &Caller, input: OfApiInput) -> Result<Items<Form>, ApiError> {
+    input.page(draft.state(), |integration: &Integration| (integration.id.clone(), form(integration)))
 }
 
 /// AWS's exact words.

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use super::{
     ApiError, Caller, Entry,
-    cloud_map::{self, Filter, OperationAnswer, Tag, done, invalid, namespace, owner, services_of},
+    cloud_map::{
+        self, Filter, IdInput, ListInput, OperationAnswer, Tag, done, invalid, namespace, owner, services_of,
+    },
     operation,
-    paging::page,
     timestamp::seconds,
 };
 use crate::model::{
@@ -206,12 +207,6 @@ fn update(draft: &mut Draft, input: UpdateInput, is_dns: bool) -> Result<Operati
     Ok(done(draft, "UPDATE_NAMESPACE", &[("NAMESPACE", &id)]))
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct IdInput {
-    id: String,
-}
-
 fn delete(draft: &mut Draft, _: &Caller, input: IdInput) -> Result<OperationAnswer, ApiError> {
     let id = namespace(draft.state(), &input.id)?.id.clone();
     if services_of(draft.state(), &id).next().is_some() {
@@ -273,15 +268,6 @@ fn hosted_zone_id(namespace_id: &str) -> String {
     format!("Z{}", namespace_id.trim_start_matches("ns-").to_uppercase())
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ListInput {
-    next_token: Option<String>,
-    max_results: Option<u32>,
-    #[serde(default)]
-    filters: Vec<Filter>,
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ListAnswer {
@@ -304,7 +290,7 @@ fn list(draft: &mut Draft, caller: &Caller, input: ListInput) -> Result<ListAnsw
         .values()
         .filter(|row| is_wanted(row))
         .map(|row| (row.key(), summary(state, caller, row)));
-    let (namespaces, next_token) = page(rows, input.next_token.as_deref(), input.max_results, PAGE_MAX)?;
+    let (namespaces, next_token) = input.page(rows)?;
     Ok(ListAnswer { namespaces, next_token })
 }
 
@@ -319,6 +305,3 @@ const DNS_NAME_MAX: usize = 253;
 
 /// The SOA record's TTL when none is given. AWS does not state its own.
 const SOA_TTL_S: u32 = 15;
-
-/// AWS's limit on MaxResults.
-const PAGE_MAX: u32 = 100;

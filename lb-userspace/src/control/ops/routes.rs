@@ -8,12 +8,11 @@ use serde_json::Value;
 use super::{
     ApiError, Caller, Entry,
     apigatewayv2::{
-        Items, Nothing, PAGE_MAX, bad_request, check_name, find_api, limit, not_found, refuse_given,
+        Items, Nothing, OfApiInput, bad_request, check_name, find_api, find_of_api, limit, refuse_given,
         unsupported,
     },
     deployments::auto_deploy,
     operation,
-    paging::page_by_text,
 };
 use crate::model::{
     api::{Integration, Route},
@@ -198,8 +197,7 @@ fn create(draft: &mut Draft, _: &Caller, input: RouteInput) -> Result<Form, ApiE
 }
 
 fn find<'a>(state: &'a State, api_id: &str, id: &str) -> Result<&'a Route, ApiError> {
-    find_api(state, api_id)?;
-    state.routes.get(&format!("{api_id}/{id}")).map(AsRef::as_ref).ok_or_else(|| not_found("Route", id))
+    find_of_api(state, api_id, "Route", id)
 }
 
 fn update(draft: &mut Draft, _: &Caller, input: RouteInput) -> Result<Form, ApiError> {
@@ -230,20 +228,8 @@ fn delete(draft: &mut Draft, _: &Caller, input: OneInput) -> Result<Nothing, Api
     Ok(Nothing {})
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RoutesInput {
-    api_id: String,
-    max_results: Option<String>,
-    next_token: Option<String>,
-}
-
-fn list(draft: &mut Draft, _: &Caller, input: RoutesInput) -> Result<Items<Form>, ApiError> {
-    let prefix = format!("{}/", find_api(draft.state(), &input.api_id)?.id);
-    let rows = of_api(draft.state(), &prefix).map(|route| (route.id.clone(), form(route)));
-    let (items, next_token) =
-        page_by_text(rows, input.next_token.as_deref(), input.max_results.as_deref(), PAGE_MAX)?;
-    Ok(Items { items, next_token })
+fn list(draft: &mut Draft, _: &Caller, input: OfApiInput) -> Result<Items<Form>, ApiError> {
+    input.page(draft.state(), |route: &Route| (route.id.clone(), form(route)))
 }
 
 /// Methods of route keys.

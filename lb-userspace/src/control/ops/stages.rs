@@ -8,12 +8,11 @@ use serde_json::Value;
 use super::{
     ApiError, Caller, Entry,
     apigatewayv2::{
-        Items, Nothing, PAGE_MAX, bad_request, check_description, check_tags, find_api, is_empty, limit,
-        not_found, refuse_given, unsupported,
+        Items, Nothing, OfApiInput, bad_request, check_description, check_tags, find_api, find_of_api,
+        is_empty, limit, not_found, refuse_given, unsupported,
     },
     deployments::{self, auto_deploy},
     operation,
-    paging::page_by_text,
     timestamp::seconds,
 };
 use crate::model::{
@@ -186,8 +185,7 @@ fn create(draft: &mut Draft, _: &Caller, mut input: StageInput) -> Result<Form, 
 }
 
 fn find<'a>(state: &'a State, api_id: &str, name: &str) -> Result<&'a Stage, ApiError> {
-    find_api(state, api_id)?;
-    state.stages.get(&format!("{api_id}/{name}")).map(AsRef::as_ref).ok_or_else(|| not_found("Stage", name))
+    find_of_api(state, api_id, "Stage", name)
 }
 
 fn update(draft: &mut Draft, _: &Caller, input: StageInput) -> Result<Form, ApiError> {
@@ -218,20 +216,8 @@ fn delete(draft: &mut Draft, _: &Caller, input: OneInput) -> Result<Nothing, Api
     Ok(Nothing {})
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct StagesInput {
-    api_id: String,
-    max_results: Option<String>,
-    next_token: Option<String>,
-}
-
-fn list(draft: &mut Draft, _: &Caller, input: StagesInput) -> Result<Items<Form>, ApiError> {
-    let prefix = format!("{}/", find_api(draft.state(), &input.api_id)?.id);
-    let rows = draft.state().with_prefix::<Stage>(&prefix).map(|stage| (stage.name.clone(), form(stage)));
-    let (items, next_token) =
-        page_by_text(rows, input.next_token.as_deref(), input.max_results.as_deref(), PAGE_MAX)?;
-    Ok(Items { items, next_token })
+fn list(draft: &mut Draft, _: &Caller, input: OfApiInput) -> Result<Items<Form>, ApiError> {
+    input.page(draft.state(), |stage: &Stage| (stage.name.clone(), form(stage)))
 }
 
 /// AWS's quota of stages per API.

@@ -7,11 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ApiError, Caller, Entry,
-    apigatewayv2::{
-        Items, ListInput, Nothing, PAGE_MAX, bad_request, check_name, check_tags, limit, not_found,
-    },
+    apigatewayv2::{Items, ListInput, Nothing, bad_request, check_name, check_tags, limit, not_found},
     interfaces, operation,
-    paging::page_by_text,
     timestamp::seconds,
 };
 use crate::model::{
@@ -171,10 +168,7 @@ fn one(draft: &mut Draft, _: &Caller, input: OneInput) -> Result<Form, ApiError>
 }
 
 fn list(draft: &mut Draft, _: &Caller, input: ListInput) -> Result<Items<Form>, ApiError> {
-    let rows = draft.all::<VpcLink>().map(|link| (link.key(), form(link)));
-    let (items, next_token) =
-        page_by_text(rows, input.next_token.as_deref(), input.max_results.as_deref(), PAGE_MAX)?;
-    Ok(Items { items, next_token })
+    input.page(draft.all::<VpcLink>().map(|link| (link.key(), form(link))))
 }
 
 /// As on AWS, only the name can change.
