@@ -175,7 +175,7 @@ mod tests {
         ) {
             // Half of them begin as a query for a name of the zone does.
             if begin.is_some() {
-                let good = query("away.demo.local.", seed % 2 == 0);
+                let good = query("away.demo.local.", seed.is_multiple_of(2));
                 let keep = usize::try_from(seed % 40).unwrap();
                 bytes.splice(..0, good[..keep.min(good.len())].iter().copied());
             }

@@ -1,6 +1,6 @@
 //! The whole appliance: instances appear and disappear where their names are asked for, and nowhere else.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{net::SocketAddrV4, path::Path, time::Duration};
 
 use gatehouse_tests::lab::{Lab, Options, aws::Aws, internet::WAN_ROUTER, netns::command_in, wait::Wait};
 use lb_userspace::{
@@ -263,7 +263,9 @@ fn tasks_are_found_by_name_on_the_ports_they_picked_and_find_others_so() {
 
     let answer = lab.client().fetch(lab.urls().values().next().unwrap()).unwrap();
     let body: Value = serde_json::from_str(&answer.body).unwrap();
-    let seen = std::fs::read_to_string(format!("/proc/{}/root/etc/resolv.conf", body["who"]["pid"])).unwrap();
+    // As the task sees it.
+    let files = Path::new("/proc").join(body["who"]["pid"].to_string()).join("root");
+    let seen = std::fs::read_to_string(files.join("etc/resolv.conf")).unwrap();
     assert_eq!(seen, format!("nameserver {RESOLVER}\n"));
 }
 

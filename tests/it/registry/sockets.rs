@@ -164,7 +164,7 @@ fn no_datagram_ends_the_resolver() {
     let client = bed.client(bed.ip(9));
     let strategy = vec(any::<u8>(), 0..700).prop_map(|mut bytes: Vec<u8>| {
         // Most are queries by their first bits, so that what follows is read.
-        if bytes.len() > 12 && bytes[0] % 8 != 0 {
+        if bytes.len() > 12 && !bytes[0].is_multiple_of(8) {
             bytes[2..12].copy_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
         }
         bytes
