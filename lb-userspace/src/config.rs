@@ -128,6 +128,15 @@ pub enum NetworkConfig {
     },
 }
 
+impl NetworkConfig {
+    /// Whether the driver gives each VPC's resolver its address.
+    pub fn has_resolvers(&self) -> bool {
+        match self {
+            Self::Virtual { .. } => true,
+        }
+    }
+}
+
 /// The network between VPCs and gateways: each VPC gets an address on it and may only dial out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -170,6 +170,7 @@ fn settings(config: &Config, authorities: &Authorities, seal: Arc<Seal>) -> Sett
         domain_suffix: config.gateway.domain_suffix.clone(),
         gateways: BTreeMap::from([(GATEWAY_NAME.to_owned(), config.gateway.lanes)]),
         identity_root_pem: authorities.identity.root_pem().to_owned(),
+        resolvers: config.network.has_resolvers(),
         unseal: Box::new(move |sealed| seal.unseal_text(sealed)),
     }
 }

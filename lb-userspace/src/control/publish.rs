@@ -379,6 +379,7 @@ mod tests {
             domain_suffix: "amazonaws.com".to_owned(),
             gateways: BTreeMap::new(),
             identity_root_pem: String::new(),
+            resolvers: true,
             unseal: Box::new(|_| None),
         };
         let admit: Admit = Box::new(|_, role| *role == RoleId::Gateway);

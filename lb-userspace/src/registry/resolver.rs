@@ -3,16 +3,11 @@
 //! Before it: the node role got a slice. What is applied is answered from the next query on, before `apply` returns; the
 //! sockets stay the same for as long as the address does.
 
-use std::{
-    io,
-    net::SocketAddrV4,
-    rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{io, net::SocketAddrV4, rc::Rc, sync::Arc, thread};
 
 use tokio::{
     sync::{mpsc, oneshot},
-    task::{JoinHandle, spawn_local},
+    task::{JoinHandle, LocalSet, spawn_blocking, spawn_local},
 };
 
 use super::{
@@ -21,18 +16,11 @@ use super::{
     serve::{Service, bind_udp, serve_tcp, serve_udp},
     zone::Zones,
 };
-use crate::{
-    http::{
-        listen,
-        worker::{Worker, Workers},
-    },
-    snapshot::zone::ResolverView,
-    telemetry::Metrics,
-};
+use crate::{http::listen, snapshot::zone::ResolverView, telemetry::Metrics};
 
 /// The resolver of one node, on a thread of its own.
 pub struct Resolver {
-    workers: Workers,
+    thread: thread::JoinHandle<()>,
     commands: mpsc::Sender<Command>,
     applied: Option<ResolverView>,
 }
@@ -75,23 +63,18 @@ impl Resolver {
     /// When there can be no thread.
     pub fn start(servers: Vec<SocketAddrV4>, metrics: &Arc<Metrics>) -> io::Result<Self> {
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        // The one worker takes it, once, on its own thread.
-        let receiver = Mutex::new(Some(receiver));
         let metrics = Arc::clone(metrics);
-        let workers = Workers::start(1, "dns", move |worker| {
-            let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let thread = Thread {
-                forwarder: Rc::new(Forwarder::new(servers.clone())),
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // Not a pinned worker: there is one of each VPC's, and all of them would be on the same processor.
+        let thread = thread::Builder::new().name("dns".to_owned()).spawn(move || {
+            let work = Thread {
+                forwarder: Rc::new(Forwarder::new(servers)),
                 counters: Rc::new(Counters::new(&metrics)),
                 open: None,
             };
-            async move {
-                if let Some(receiver) = receiver {
-                    thread.run(worker, receiver).await;
-                }
-            }
+            LocalSet::new().block_on(&runtime, work.run(receiver));
         })?;
-        Ok(Self { workers, commands, applied: None })
+        Ok(Self { thread, commands, applied: None })
     }
 
     /// Answers as `view` says from now on; with none, not at all.
@@ -117,7 +100,12 @@ impl Resolver {
 
     /// Answers nothing more.
     pub async fn stop(self) {
-        self.workers.stop().await;
+        let Self { thread, commands, .. } = self;
+        drop(commands);
+        // The pool of blocking threads waits, not the caller's runtime.
+        if !matches!(spawn_blocking(|| thread.join()).await, Ok(Ok(()))) {
+            tracing::error!("the resolver's thread ended in a panic");
+        }
     }
 }
 
@@ -135,15 +123,9 @@ struct Open {
 }
 
 impl Thread {
-    async fn run(mut self, worker: Worker, mut commands: mpsc::Receiver<Command>) {
-        let stopped = worker.stopped();
-        tokio::pin!(stopped);
-        loop {
-            let command = tokio::select! {
-                command = commands.recv() => command,
-                () = &mut stopped => None,
-            };
-            let Some(Command { place, done }) = command else { return };
+    /// Ends with whoever commands; what is under way then ends with the runtime.
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        while let Some(Command { place, done }) = commands.recv().await {
             // Whoever no longer waits for it had a newer slice.
             let _ = done.send(self.follow(place).await);
         }

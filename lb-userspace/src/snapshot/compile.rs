@@ -42,6 +42,8 @@ pub struct Settings {
     pub gateways: BTreeMap<String, SocketAddr>,
     /// The identity CA, PEM.
     pub identity_root_pem: String,
+    /// Whether the network driver gives VPCs' resolvers their address. If not, private names resolve nowhere.
+    pub resolvers: bool,
     /// Opens a sealed private key; `None` when it cannot.
     pub unseal: Unseal,
 }
@@ -70,7 +72,7 @@ pub fn compile(state: &State, settings: &Settings) -> Slices {
     let nodes: BTreeMap<_, _> = state
         .vpcs
         .values()
-        .filter(|vpc| has_node(state, vpc))
+        .filter(|vpc| has_node(state, settings, vpc))
         .map(|vpc| (vpc.id.clone(), node_slice(state, settings, &groups, vpc)))
         .collect();
     let links: BTreeMap<_, _> = state
@@ -138,8 +140,9 @@ fn resolve_rule(
 }
 
 /// Whether a node works in the VPC: it has something to balance, or names to resolve.
-fn has_node(state: &State, vpc: &Vpc) -> bool {
-    zone::has_zone(state, &vpc.id) || state.load_balancers.values().any(|lb| lb.vpc_id == vpc.id)
+fn has_node(state: &State, settings: &Settings, vpc: &Vpc) -> bool {
+    settings.resolvers && zone::has_zone(state, &vpc.id)
+        || state.load_balancers.values().any(|lb| lb.vpc_id == vpc.id)
 }
 
 fn node_slice(state: &State, settings: &Settings, groups: &Groups, row: &Vpc) -> NodeSlice {
@@ -214,7 +217,7 @@ fn node_slice(state: &State, settings: &Settings, groups: &Groups, row: &Vpc) ->
             .filter(|(id, _)| in_vpc(id))
             .map(|(id, v)| (id.clone(), v.clone()))
             .collect(),
-        resolver: zone::resolver(state, row),
+        resolver: zone::resolver(state, row).filter(|_| settings.resolvers),
     }
 }
 
@@ -276,7 +279,7 @@ fn host_slice(state: &State, settings: &Settings, security_groups: Groups) -> Ho
         .vpcs
         .values()
         .map(|vpc| {
-            let resolver = vpc.resolver().filter(|_| has_node(state, vpc));
+            let resolver = vpc.resolver().filter(|_| settings.resolvers && has_node(state, settings, vpc));
             (vpc.id.clone(), VpcNetwork { cidr: vpc.cidr, index: vpc.index, resolver })
         })
         .collect();

@@ -382,11 +382,16 @@ fn private_namespaces_that_differ_by_case_are_one() {
 
 /// What the VPC's node and host are told.
 fn slices(world: &World) -> Slices {
+    slices_of(world, true)
+}
+
+fn slices_of(world: &World, resolvers: bool) -> Slices {
     let settings = Settings {
         appliance: "t".to_owned(),
         domain_suffix: "amazonaws.com".to_owned(),
         gateways: BTreeMap::new(),
         identity_root_pem: String::new(),
+        resolvers,
         unseal: Box::new(|_| None),
     };
     compile(&world.state, &settings)
@@ -415,6 +420,8 @@ fn a_private_namespace_becomes_a_zone_of_its_vpcs_node() {
     assert_eq!(zone.services["web"].records, BTreeMap::from([(RecordKind::Srv, 60)]));
     let instance = &zone.services["web"].instances["one"];
     assert_eq!((instance.port, instance.healthy), (Some(80), false));
+    let nowhere = slices_of(&world, false);
+    assert!(nowhere.nodes.is_empty() && nowhere.host.vpcs[&vpc].resolver.is_none());
 
     let deregister = json!({"ServiceId": service, "InstanceId": "one"});
     world.ok("servicediscovery", "DeregisterInstance", deregister);

@@ -125,17 +125,17 @@ impl Answer {
                 .map(|(ttl, address)| record((ttl, RData::AAAA(AAAA(address)))))
                 .collect(),
             RecordType::CNAME => node
-                .service_records(RecordKind::Cname, |instance| instance.cname.clone(), random)
+                .service_records(RecordKind::Cname, |instance| instance.cname.as_ref(), random)
                 .into_iter()
-                .map(|(ttl, target)| record((ttl, RData::CNAME(CNAME(target)))))
+                .map(|(ttl, target)| record((ttl, RData::CNAME(CNAME(target.clone())))))
                 .collect(),
             RecordType::SRV => node
-                .service_records(RecordKind::Srv, |instance| instance.srv.clone(), random)
+                .service_records(RecordKind::Srv, |instance| instance.srv.as_ref(), random)
                 .into_iter()
                 .map(|(ttl, (port, target))| {
                     // RFC 2782: the targets' addresses come along, and save a question for each.
-                    self.add_addresses(zone, &target);
-                    record((ttl, RData::SRV(SRV::new(PRIORITY, WEIGHT, port, target))))
+                    self.add_addresses(zone, target);
+                    record((ttl, RData::SRV(SRV::new(PRIORITY, WEIGHT, *port, target.clone()))))
                 })
                 .collect(),
             RecordType::SOA if *owner == zone.apex => vec![zone.soa.clone()],
@@ -159,14 +159,16 @@ impl Node {
         if matches!(kind, RecordType::CNAME | RecordType::ANY) {
             return None;
         }
-        self.service_records(RecordKind::Cname, |instance| instance.cname.clone(), random).pop()
+        let alias =
+            self.service_records(RecordKind::Cname, |instance| instance.cname.as_ref(), random).pop()?;
+        Some((alias.0, alias.1.clone()))
     }
 
     /// TTL and value of the service's records of a type.
-    fn service_records<T: Ord>(
-        &self,
+    fn service_records<'a, T: PartialEq>(
+        &'a self,
         kind: RecordKind,
-        value: impl Fn(&Instance) -> Option<T>,
+        value: impl Fn(&'a Instance) -> Option<T>,
         random: &mut Random,
     ) -> Vec<(u32, T)> {
         let Some(service) = &self.service else { return Vec::new() };
@@ -180,7 +182,11 @@ impl Node {
 }
 
 impl Service {
-    fn choose<T: Ord>(&self, value: impl Fn(&Instance) -> Option<T>, random: &mut Random) -> Vec<T> {
+    fn choose<'a, T: PartialEq>(
+        &'a self,
+        value: impl Fn(&'a Instance) -> Option<T>,
+        random: &mut Random,
+    ) -> Vec<T> {
         let offers = self
             .instances
             .iter()

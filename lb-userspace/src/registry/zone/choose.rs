@@ -4,7 +4,7 @@ use crate::snapshot::zone::Routing;
 
 /// The records to answer with, in an order of their own: of what healthy instances offer, or of what all offer if none
 /// is healthy; up to eight, or one by WEIGHTED. Instances that offer the same are one record.
-pub(super) fn choose<T: Ord>(
+pub(super) fn choose<T: PartialEq>(
     offers: impl Iterator<Item = Offer<T>>,
     routing: Routing,
     random: &mut Random,
@@ -14,21 +14,17 @@ pub(super) fn choose<T: Ord>(
     let mut records: Vec<T> =
         offers.into_iter().filter(|offer| offer.healthy || fails_open).map(|offer| offer.record).collect();
     let most = match routing {
-        Routing::Multivalue => {
-            records.sort_unstable();
-            records.dedup();
-            ANSWERS_MAX
-        }
-        // Each instance has the same weight, whatever others offer.
+        Routing::Multivalue => ANSWERS_MAX,
         Routing::Weighted => 1,
     };
-    let count = records.len().min(most);
-    for at in 0..count {
-        let chosen = at + random.below(records.len() - at);
-        records.swap(at, chosen);
+    let mut chosen = Vec::with_capacity(most.min(records.len()));
+    while chosen.len() < most && !records.is_empty() {
+        let record = records.swap_remove(random.below(records.len()));
+        if !chosen.contains(&record) {
+            chosen.push(record);
+        }
     }
-    records.truncate(count);
-    records
+    chosen
 }
 
 /// What one instance offers.
