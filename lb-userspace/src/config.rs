@@ -2,7 +2,7 @@
 //!
 //! What the data planes do is not here: that is configured through AWS's APIs and templates. Unknown keys are refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -126,6 +126,21 @@ pub enum NetworkConfig {
         #[serde(default)]
         uplink: Option<UplinkConfig>,
     },
+    /// Every subnet is an interface of this host: the one whose address lies in its range.
+    Host {
+        /// Interfaces that load balancers may use. No other is ever touched.
+        interfaces: Vec<String>,
+    },
+}
+
+impl NetworkConfig {
+    /// The host's interfaces that load balancers may use; `None` where the network is made by us.
+    pub fn interfaces(&self) -> Option<&[String]> {
+        match self {
+            Self::Virtual { .. } => None,
+            Self::Host { interfaces } => Some(interfaces),
+        }
+    }
 }
 
 impl NetworkConfig {
@@ -133,6 +148,7 @@ impl NetworkConfig {
     pub fn has_resolvers(&self) -> bool {
         match self {
             Self::Virtual { .. } => true,
+            Self::Host { .. } => false,
         }
     }
 }
@@ -241,6 +257,24 @@ impl Config {
         if self.first_uid == 0 {
             return refuse("first_uid", "must not be root's");
         }
+        if let Some(interfaces) = self.network.interfaces() {
+            let is_name = |name: &String| {
+                (1..=15).contains(&name.len())
+                    && name != "."
+                    && name != ".."
+                    && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
+            };
+            if interfaces.is_empty() || !interfaces.iter().all(is_name) {
+                return refuse("network.interfaces", "must name at least one interface of this host");
+            }
+            if interfaces.iter().any(|name| name == "lo") {
+                return refuse("network.interfaces", "must not name the loopback interface");
+            }
+            let unique: BTreeSet<_> = interfaces.iter().collect();
+            if unique.len() != interfaces.len() {
+                return refuse("network.interfaces", "must not name an interface twice");
+            }
+        }
         if self.gateway.listen.is_empty() {
             return refuse("gateway.listen", "must name at least one address");
         }
@@ -301,6 +335,11 @@ impl Config {
     /// A role's own directory: its last good slice, and what it keeps over a restart.
     pub fn role_dir(&self, role: &RoleId) -> PathBuf {
         self.state_dir.join(role.to_string())
+    }
+
+    /// Where the host role records which addresses it put on the host's interfaces.
+    pub fn addresses_file(&self) -> PathBuf {
+        self.role_dir(&RoleId::Host).join("addresses")
     }
 
     /// Control's socket.
@@ -435,6 +474,20 @@ mod tests {
             let error = check(servers).unwrap_err();
             assert!(error.starts_with("node.dns_forward: must "), "{servers}: {error}");
         }
+    }
+
+    #[test]
+    fn the_host_driver_names_interfaces_once_and_never_loopback() {
+        let with = |interfaces: &str| {
+            let text = SMALL.replace("\"virtual\"", &format!("\"host\"\ninterfaces = {interfaces}"));
+            toml::from_str::<Config>(&text).unwrap().check().map_err(|error| error.to_string())
+        };
+        assert_eq!(with(r#"["eth1", "bond0.12"]"#), Ok(()));
+        for refused in ["[]", r#"["lo"]"#, r#"["eth1", "eth1"]"#, r#"["eth 1"]"#, r#"["an-overlong-name"]"#] {
+            assert!(with(refused).unwrap_err().starts_with("network.interfaces: must"), "{refused}");
+        }
+        let missing = SMALL.replace("\"virtual\"", "\"host\"");
+        assert!(toml::from_str::<Config>(&missing).unwrap_err().to_string().contains("interfaces"));
     }
 
     #[test]

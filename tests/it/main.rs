@@ -22,6 +22,8 @@ mod gateway;
 mod tunnel;
 /// DNS of private namespaces.
 mod registry;
+/// A host's own interfaces under the appliance, and units for its service manager.
+mod host;
 /// ECS: the process driver with real processes.
 mod ecs;
 /// The whole path: clients outside, the appliance, tasks inside.

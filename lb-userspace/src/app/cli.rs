@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{ask, control, deploy, down, gateway, host, link, node, supervisor, whoami};
+use super::{
+    ask, control, deploy, down, gateway, host, install, link, node, prepare, supervise, supervisor, whoami,
+};
 use crate::config::{Config, LogConfig, LogFormat};
 use crate::model::id::{VpcId, VpcLinkId};
+use crate::snapshot::envelope::RoleId;
 
 /// An L4/L7 load-balancer appliance: HTTP APIs, VPC links, ALB, NLB (XDP), Cloud Map and ECS on your own hosts.
 #[derive(Parser)]
@@ -22,6 +25,7 @@ Examples:
   gatehouse run -c /etc/gatehouse/gatehouse.toml      start every role on this host
   gatehouse deploy examples/private-integrations.yaml create what a CloudFormation template describes
   gatehouse down -c /etc/gatehouse/gatehouse.toml     stop it and remove all that it made but its state
+  gatehouse install -c /etc/gatehouse/gatehouse.toml  write systemd units that start every role at boot
 
 Any AWS client drives a running appliance: its ready file names the endpoint, the CA and the credentials.";
 
@@ -31,8 +35,12 @@ enum Command {
     Run(Boot),
     /// Create a stack from a CloudFormation template and wait until it stands
     Deploy(deploy::Arguments),
-    /// Stop the appliance and remove every namespace, pin, cgroup and task that it made; its state stays (as root)
+    /// Stop the appliance and remove every namespace, address, pin, cgroup and task that it made; its state stays (as root)
     Down(Boot),
+    /// Write a systemd unit for each role (as root); `systemctl enable --now gatehouse.target` starts them
+    Install(install::InstallArguments),
+    /// Stop the units that `install` wrote and remove them; state stays (as root)
+    Uninstall(install::UninstallArguments),
     /// The control role: AWS's APIs, state, certificates
     #[command(next_help_heading = "Roles, started by `run`")]
     Control(Boot),
@@ -45,8 +53,11 @@ enum Command {
         /// The VPC
         #[arg(long)]
         vpc: String,
+        /// The network namespace to work in; waits until the host role has made it. None is this one
+        #[arg(long)]
+        namespace: Option<String>,
         #[command(flatten)]
-        inside: Inside,
+        boot: Boot,
     },
     /// The link role: carries lanes into a VPC
     Link {
@@ -62,6 +73,16 @@ enum Command {
     /// What would happen, and why (as root)
     #[command(subcommand)]
     Explain(ask::Explain),
+    /// Under systemd: start and stop the units of nodes and links that the state asks for
+    Supervise(Boot),
+    /// Make the directories that roles work in, before one starts (as root)
+    #[command(hide = true)]
+    Prepare {
+        #[command(flatten)]
+        whose: Whose,
+        #[command(flatten)]
+        boot: Boot,
+    },
     /// A small HTTP server that answers who it is and what it received: something to put behind a load balancer
     Whoami(whoami::Arguments),
 }
@@ -71,6 +92,42 @@ struct Boot {
     /// The boot configuration, TOML
     #[arg(short, long, env = "GATEHOUSE_CONFIG", default_value = "/etc/gatehouse/gatehouse.toml")]
     config: PathBuf,
+}
+
+/// Whose directories, beside those that all have.
+#[derive(Args)]
+#[group(multiple = false)]
+struct Whose {
+    /// `gateway`, `host` or `supervisor`
+    #[arg(long)]
+    role: Option<FixedRole>,
+    /// The node of this VPC
+    #[arg(long)]
+    node: Option<String>,
+    /// This VPC link
+    #[arg(long)]
+    link: Option<String>,
+}
+
+/// A role that there is one of on a host.
+#[derive(Clone, Copy, ValueEnum)]
+enum FixedRole {
+    Gateway,
+    Host,
+    Supervisor,
+}
+
+impl Whose {
+    fn role(self) -> Option<RoleId> {
+        let fixed = self.role.map(|role| match role {
+            FixedRole::Gateway => RoleId::Gateway,
+            FixedRole::Host => RoleId::Host,
+            FixedRole::Supervisor => RoleId::Supervisor,
+        });
+        fixed
+            .or_else(|| self.node.map(|vpc| RoleId::Node(VpcId(vpc))))
+            .or_else(|| self.link.map(|link| RoleId::Link(VpcLinkId(link))))
+    }
 }
 
 #[derive(Args)]
@@ -114,12 +171,22 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Control(boot) => control::run(start(&boot)?)?,
         Command::Gateway(boot) => gateway::run(start(&boot)?)?,
         Command::Host(boot) => host::run(start(&boot)?)?,
-        Command::Node { vpc, inside } => node::run(start(&inside.boot)?, VpcId(vpc), &inside.namespace)?,
+        Command::Node { vpc, namespace, boot } => node::run(start(&boot)?, VpcId(vpc), namespace.as_deref())?,
         Command::Link { link, inside } => {
             link::run(start(&inside.boot)?, VpcLinkId(link), &inside.namespace)?
         }
         Command::Flows(arguments) => runtime()?.block_on(ask::flows(arguments))?,
         Command::Explain(what) => runtime()?.block_on(ask::explain(what))?,
+        Command::Install(arguments) => install::install(&arguments)?,
+        Command::Uninstall(arguments) => install::uninstall(&arguments)?,
+        Command::Supervise(boot) => runtime()?.block_on(supervise::run(&start(&boot)?))?,
+        Command::Prepare { whose, boot } => {
+            let config = start(&boot)?;
+            prepare::common(&config)?;
+            if let Some(role) = whose.role() {
+                prepare::role(&config, &role)?;
+            }
+        }
         Command::Deploy(arguments) => runtime()?.block_on(deploy::deploy(&arguments))?,
         Command::Whoami(arguments) => {
             tracing_to_stderr(&LogConfig::default());

@@ -12,11 +12,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::privilege;
+use super::{notify, privilege};
 use crate::config::Config;
 use crate::control::{
     api::{Credentials, Endpoint, EndpointSettings, Executor, metrics::EndpointMetrics},
-    ops::{ApiError, Caller, Handler, instances, targets, vpc_links},
+    ops::{ApiError, Caller, Handler, instances, targets, underlay, vpc_links},
     publish::{Publisher, compiler},
     stacks::Engine,
     store::EmbeddedStore,
@@ -95,6 +95,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let endpoint = Arc::new(Endpoint::new(settings, Operations(handle), counters)?);
     let listener = TcpListener::bind(listen).await?;
     tracing::info!(%listen, "control serves");
+    notify::ready();
     let mut terminate = signal(SignalKind::terminate())?;
     let served = endpoint.serve(listener, tls, async move {
         terminate.recv().await;
@@ -136,7 +137,12 @@ fn reconcilers(
                 Some(draft.now() + 60_000)
             }
         });
+    let listed = config.network.interfaces().map(<[String]>::to_vec);
     vec![
+        Box::new(move |draft, _| {
+            underlay::follow_configuration(draft, listed.as_deref());
+            underlay::forget_holders(draft)
+        }),
         issue,
         Box::new(|draft, _| instances::reconcile(draft)),
         Box::new(|draft, _| targets::expire_draining(draft)),
@@ -148,7 +154,13 @@ fn reconcilers(
 
 fn report_handlers() -> Vec<ReportHandler> {
     vec![
-        Box::new(|draft, _, report| match report {
+        Box::new(|draft, role, report| match report {
+            Report::HostInterfaces { interfaces } if *role == RoleId::Host => {
+                underlay::apply_interfaces(draft, interfaces);
+            }
+            Report::Address { interface, address, outcome } if *role == RoleId::Host => {
+                underlay::apply_address(draft, interface, *address, outcome);
+            }
             Report::TargetHealth { target_group, target, registered_at, health } => {
                 targets::apply_health(draft, target_group, target, *registered_at, health.clone());
             }

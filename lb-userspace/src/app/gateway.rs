@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::privilege;
 use super::subscription::{Subscription, subscribe};
+use super::{notify, privilege};
 use crate::config::Config;
 use crate::gateway::{self, GatewayConfig};
 use crate::http::listen;
@@ -53,6 +53,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error>> {
         }
         let Subscription { slices, reports } = subscribe::<GatewaySlice>(&config, RoleId::Gateway);
         let mut terminate = signal(SignalKind::terminate())?;
+        notify::ready();
         let served = gateway::run::run(
             GatewayConfig { public, lanes, workers },
             slices,

@@ -10,8 +10,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::privilege;
 use super::subscription::{Subscription, subscribe};
+use super::{notify, privilege};
 use crate::config::Config;
 use crate::model::id::VpcLinkId;
 use crate::network;
@@ -39,6 +39,7 @@ pub fn run(config: Config, link: VpcLinkId, namespace: &str) -> Result<(), Box<d
         }
         let Subscription { slices, reports } = subscribe::<LinkSlice>(&config, role);
         let mut terminate = signal(SignalKind::terminate())?;
+        notify::ready();
         agent::run(slices, reports, metrics, async move {
             terminate.recv().await;
         })

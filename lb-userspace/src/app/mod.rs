@@ -5,6 +5,16 @@
 pub mod cli;
 /// `gatehouse run`: one child process per role, kept running.
 pub mod supervisor;
+/// Directories that roles work in, with their owners.
+pub mod prepare;
+/// Units for systemd, as text.
+pub mod units;
+/// `gatehouse install` and `gatehouse uninstall`: those units as files.
+pub mod install;
+/// `gatehouse supervise`: under systemd, the units of nodes and links.
+pub mod supervise;
+/// Telling a service manager that a role is at work.
+pub mod notify;
 /// Giving up what a role does not need.
 pub mod privilege;
 /// A role's way to its slice, and its reports' way back.

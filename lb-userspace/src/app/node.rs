@@ -1,5 +1,5 @@
-//! The node role: one VPC's load balancers and its resolver. It enters the node's namespace, keeps the capabilities that
-//! XDP needs, and joins the prober, the packet path and the proxy over one table of verdicts.
+//! The node role: one VPC's load balancers and its resolver. It enters the node's namespace, or stays in the host's, keeps
+//! the capabilities that XDP needs, and joins the prober, the packet path and the proxy over one table of verdicts.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -16,45 +16,70 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::admin;
-use super::privilege;
 use super::subscription::{Subscription, subscribe};
+use super::{notify, privilege};
 use crate::config::Config;
 use crate::health::Prober;
+use crate::http::listen;
 use crate::model::{
     id::{Arn, VpcId},
     target_group::{TargetHealthState, TargetKey},
 };
-use crate::network;
+use crate::network::{self, plan::Devices};
 use crate::packet::{self, Balancer, Exporter, Limits, Options};
 use crate::proxy::Proxy;
 use crate::registry::Resolver;
-use crate::snapshot::{envelope::RoleId, node::NodeSlice, report::Report, verdict::Verdicts};
+use crate::snapshot::{
+    envelope::{Received, RoleId},
+    node::NodeSlice,
+    report::Report,
+    verdict::Verdicts,
+};
 use crate::telemetry::{Metrics, expose::expose};
 
 /// What loading, attaching and feeding XDP programs needs; nothing else is kept.
 const KEPT: &[Capability] =
     &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_PERFMON];
+/// On the host, low ports are not everybody's.
+const KEPT_ON_HOST: &[Capability] = &[
+    Capability::CAP_BPF,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_PERFMON,
+    Capability::CAP_NET_BIND_SERVICE,
+];
 /// How long the host role may take to make the namespace; the supervisor starts the role again after that.
 const NAMESPACE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a part of the flow tables is swept.
 const HOUSEKEEPING: Duration = Duration::from_millis(125);
 /// How often counters are read.
 const EXPORT: Duration = Duration::from_secs(1);
+/// How often the host's interfaces are looked at, where the node works on those.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Requests in hand when the role stops may take this long.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the role until SIGTERM. The packet path stays in the kernel, and the next start adopts it.
 ///
 /// # Errors
-/// When the namespace does not appear, privileges cannot be given up, or the kernel program cannot be loaded.
-pub fn run(config: Config, vpc: VpcId, namespace: &str) -> Result<(), Box<dyn Error>> {
-    network::enter(namespace, NAMESPACE_TIMEOUT)?;
+/// When the namespace does not appear, privileges cannot be given up, the kernel program cannot be loaded, or the host
+/// lacks what working in its own namespace takes.
+pub fn run(config: Config, vpc: VpcId, namespace: Option<&str>) -> Result<(), Box<dyn Error>> {
+    if let Some(namespace) = namespace {
+        network::enter(namespace, NAMESPACE_TIMEOUT)?;
+    }
     let role = RoleId::Node(vpc.clone());
     // Root's, so that it is bound before the role is not root any more. Without it the role works all the same.
     let socket = config.admin_socket(&role);
     let admin = admin::bind(&socket)
         .inspect_err(|error| tracing::warn!(path = %socket.display(), %error, "there is no admin socket"));
-    privilege::become_user(config.uid_of(&role), KEPT)?;
+    if config.network.interfaces().is_some() {
+        privilege::become_user(config.uid_of(&role), KEPT_ON_HOST)?;
+        listen::check_port_ranges()?;
+    } else {
+        privilege::become_user(config.uid_of(&role), KEPT)?;
+        packet::attach::reserve_ports();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(&config, &vpc, role, admin.ok()))
 }
@@ -67,8 +92,14 @@ async fn serve(
 ) -> Result<(), Box<dyn Error>> {
     let metrics = Arc::new(Metrics::new());
     if let Some(port) = config.node.metrics_port {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
-        tokio::spawn(expose(listener, Arc::clone(&metrics)));
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            Ok(listener) => drop(tokio::spawn(expose(listener, Arc::clone(&metrics)))),
+            // On the host, the node of another VPC may have it: traffic matters more.
+            Err(error) if config.network.interfaces().is_some() => {
+                tracing::warn!(port, %error, "metrics are not served");
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     let directory = config.role_dir(&role);
     let Subscription { mut slices, reports } = subscribe::<NodeSlice>(config, role);
@@ -84,7 +115,10 @@ async fn serve(
     let balancer = Balancer::open(&pins, &Options { limits, ..Options::default() }, Instant::now())?;
     tracing::info!(%vpc, adopted = balancer.is_adopted(), "packet path is up");
     let mut node = Node {
+        received: None,
         slice: None,
+        listed: config.network.interfaces().map(<[String]>::to_vec),
+        refused: Vec::new(),
         prober,
         proxy,
         resolver,
@@ -99,18 +133,22 @@ async fn serve(
         admin::serve(admin, orders)?;
     }
     let mut terminate = signal(SignalKind::terminate())?;
+    notify::ready();
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut export = tokio::time::interval(EXPORT);
     export.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = tokio::time::interval(LOOK_AGAIN);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             Ok(()) = slices.changed() => {
                 let received = slices.borrow_and_update().clone();
                 if let Some(received) = received {
-                    node.apply(Arc::new(received.slice.clone()), received.generation).await;
+                    node.receive(received).await;
                 }
             }
+            _ = look.tick(), if node.listed.is_some() => node.look_again().await,
             Ok(()) = verdicts.changed() => {
                 verdicts.mark_unchanged();
                 // What fails is logged there, and tried again with the next change.
@@ -129,7 +167,14 @@ async fn serve(
 }
 
 struct Node {
+    /// As control sent it.
+    received: Option<Arc<Received<NodeSlice>>>,
+    /// As it is applied.
     slice: Option<Arc<NodeSlice>>,
+    /// The host's interfaces that may be used, where the node works on those.
+    listed: Option<Vec<String>>,
+    /// What has no place on the host, to be said once.
+    refused: Vec<String>,
     prober: Prober,
     proxy: Proxy,
     resolver: Resolver,
@@ -142,6 +187,40 @@ struct Node {
 }
 
 impl Node {
+    async fn receive(&mut self, received: Arc<Received<NodeSlice>>) {
+        let slice = self.place(&received.slice);
+        let generation = received.generation;
+        self.received = Some(received);
+        self.apply(Arc::new(slice), generation).await;
+    }
+
+    /// Follows what others changed on the host's interfaces.
+    async fn look_again(&mut self) {
+        let Some(received) = self.received.clone() else { return };
+        let slice = self.place(&received.slice);
+        if self.slice.as_deref() != Some(&slice) {
+            tracing::info!("the host's interfaces changed");
+            self.apply(Arc::new(slice), received.generation).await;
+        }
+    }
+
+    /// The slice as this host has it: unchanged in a namespace of the node's own.
+    fn place(&mut self, slice: &NodeSlice) -> NodeSlice {
+        let Some(listed) = &self.listed else { return slice.clone() };
+        let devices = network::devices().unwrap_or_else(|error| {
+            tracing::error!(error = &error as &dyn Error, "interfaces of this host cannot be seen");
+            Devices::new()
+        });
+        let (placed, refused) = network::plan::place(slice, listed, &devices);
+        if refused != self.refused {
+            for refusal in &refused {
+                tracing::error!(refusal, "a load balancer has no place on this host");
+            }
+            self.refused = refused;
+        }
+        placed
+    }
+
     /// Applies a slice everywhere; it is acknowledged once nothing new goes where it no longer should.
     async fn apply(&mut self, slice: Arc<NodeSlice>, generation: u64) {
         self.prober.apply(&slice);

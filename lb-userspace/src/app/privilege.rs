@@ -3,7 +3,7 @@
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::{prctl, signal::Signal};
-use nix::unistd::{Gid, Uid, getppid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, getgroups, getppid, getresgid, getresuid, setgroups, setresgid, setresuid};
 
 /// Set by the supervisor for its children: the process id that must still be their parent.
 pub const SUPERVISOR_VARIABLE: &str = "GATEHOUSE_SUPERVISOR";
@@ -35,18 +35,25 @@ pub enum PrivilegeError {
 }
 
 /// Becomes user and group `uid` with only the capabilities `kept`. Must run before the process starts threads:
-/// capabilities are a thread's own.
+/// capabilities are a thread's own. A service manager may have made it that user already, and then only the rest is given
+/// up.
 ///
 /// # Errors
 /// When the kernel refuses any part of it.
 pub fn become_user(uid: u32, kept: &[Capability]) -> Result<(), PrivilegeError> {
     let refused = |source| PrivilegeError::User { uid, source };
     let capabilities = |source| PrivilegeError::Capabilities { kept: kept.to_vec(), source };
-    prctl::set_keepcaps(true).map_err(refused)?;
-    setgroups(&[]).map_err(refused)?;
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
-    setresgid(group, group, group).map_err(refused)?;
-    setresuid(user, user, user).map_err(refused)?;
+    let ids = (getresuid().map_err(refused)?, getresgid().map_err(refused)?);
+    let is_user = (ids.0.real, ids.0.effective, ids.0.saved) == (user, user, user)
+        && (ids.1.real, ids.1.effective, ids.1.saved) == (group, group, group)
+        && getgroups().map_err(refused)?.iter().all(|own| *own == group);
+    if !is_user {
+        prctl::set_keepcaps(true).map_err(refused)?;
+        setgroups(&[]).map_err(refused)?;
+        setresgid(group, group, group).map_err(refused)?;
+        setresuid(user, user, user).map_err(refused)?;
+    }
     let keep: CapsHashSet = kept.iter().copied().collect();
     caps::set(None, CapSet::Effective, &keep).map_err(capabilities)?;
     caps::set(None, CapSet::Permitted, &keep).map_err(capabilities)?;

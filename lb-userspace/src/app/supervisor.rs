@@ -4,8 +4,7 @@
 //! started again after a pause. On SIGTERM or SIGINT roles stop in the order that traffic reaches them.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,11 +19,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::prepare::{self, PrepareError};
 use super::privilege::SUPERVISOR_VARIABLE;
 use super::subscription::{Subscription, subscribe};
 use crate::config::Config;
 use crate::model::id::{VpcId, VpcLinkId};
-use crate::network::places;
+use crate::network;
 use crate::snapshot::{envelope::RoleId, host::SupervisorSlice};
 
 /// A role that ended is started again after this, doubled each time up to [`MAX_PAUSE`].
@@ -40,12 +40,17 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
     /// Namespaces, programs and tasks need root.
-    #[error("gatehouse run needs root: it makes network namespaces, attaches XDP programs and starts tasks")]
+    #[error(
+        "gatehouse run needs root: it makes network namespaces and addresses, attaches XDP programs and starts tasks"
+    )]
     NotRoot,
     /// The appliance of this name already runs on this host.
     #[error("appliance {0:?} already runs on this host")]
     AlreadyRuns(String),
-    /// A directory, file or process.
+    /// A directory that a role works in.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// A file or a signal.
     #[error("{doing}")]
     Io {
         /// What was tried.
@@ -64,7 +69,8 @@ pub async fn run(config: &Config, config_file: &Path) -> Result<(), SupervisorEr
     if !nix::unistd::geteuid().is_root() {
         return Err(SupervisorError::NotRoot);
     }
-    prepare_directories(config)?;
+    prepare::common(config)?;
+    prepare::role(config, &RoleId::Supervisor)?;
     let _lock = lock(config)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io("listening for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("listening for SIGINT"))?;
@@ -130,8 +136,15 @@ pub async fn stop_running(config: &Config) -> Result<(), SupervisorError> {
 enum Process {
     // In the order in which they stop.
     Gateway,
-    Link { link: VpcLinkId, namespace: String },
-    Node { vpc: VpcId, namespace: String },
+    Link {
+        link: VpcLinkId,
+        namespace: String,
+    },
+    /// An empty namespace is the host's own.
+    Node {
+        vpc: VpcId,
+        namespace: String,
+    },
     Host,
     Control,
 }
@@ -155,6 +168,7 @@ impl Process {
         let words: &[&str] = match self {
             Self::Gateway => &["gateway"],
             Self::Link { link, namespace } => &["link", "--link", link.as_str(), "--namespace", namespace],
+            Self::Node { vpc, namespace } if namespace.is_empty() => &["node", "--vpc", vpc.as_str()],
             Self::Node { vpc, namespace } => &["node", "--vpc", vpc.as_str(), "--namespace", namespace],
             Self::Host => &["host"],
             Self::Control => &["control"],
@@ -184,13 +198,7 @@ struct Children<'a> {
 impl Children<'_> {
     fn start(&mut self, process: Process) -> Result<(), SupervisorError> {
         if let Some(role) = process.role() {
-            make_directory(&self.config.role_dir(&role), 0o700, self.config.uid_of(&role))?;
-        }
-        if let Process::Node { vpc, .. } = &process {
-            let uid = self.config.uid_of(&RoleId::Node(vpc.clone()));
-            places::mount_bpffs().map_err(io("mounting the file system for pins"))?;
-            make_directory(&self.config.bpffs_dir(), 0o755, 0)?;
-            make_directory(&self.config.bpffs_dir().join(vpc.as_str()), 0o700, uid)?;
+            prepare::role(self.config, &role)?;
         }
         let (stop, stopped) = watch::channel(false);
         let keeper = tokio::spawn(keep_running(process.clone(), self.config_file.to_owned(), stopped));
@@ -220,6 +228,7 @@ impl Children<'_> {
                 running.stop().await;
             }
         }
+        forget_nodes(self.config, slice);
         for process in wanted {
             if !self.running.contains_key(&process) {
                 self.start(process)?;
@@ -233,6 +242,17 @@ impl Children<'_> {
         while let Some((_, running)) = self.running.pop_first() {
             running.stop().await;
         }
+    }
+}
+
+/// Unpins what nodes left that are no longer wanted: those that were just stopped, and those of a run that was killed.
+pub(super) fn forget_nodes(config: &Config, slice: &SupervisorSlice) {
+    let removed = network::keep_pins(&config.name, |vpc| slice.nodes.keys().any(|kept| kept.as_str() == vpc));
+    for pins in removed.gone {
+        tracing::info!(pins, "unpinned");
+    }
+    for (pins, error) in removed.failures {
+        tracing::error!(pins, error, "cannot be unpinned");
     }
 }
 
@@ -296,24 +316,6 @@ async fn end(name: &str, mut child: Child) {
     }
 }
 
-fn prepare_directories(config: &Config) -> Result<(), SupervisorError> {
-    make_directory(&config.state_dir, 0o755, 0)?;
-    make_directory(&config.control_dir(), 0o700, config.control_uid())?;
-    make_directory(&config.public_dir(), 0o755, config.control_uid())?;
-    make_directory(&config.run_dir, 0o755, config.control_uid())?;
-    make_directory(&config.role_dir(&RoleId::Supervisor), 0o700, 0)
-}
-
-fn make_directory(path: &Path, mode: u32, uid: u32) -> Result<(), SupervisorError> {
-    let doing = || format!("making directory {}", path.display());
-    DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .and_then(|()| chown(path, Some(uid), Some(uid)))
-        .map_err(|source| SupervisorError::Io { doing: doing(), source })
-}
-
 fn lock_file(config: &Config) -> PathBuf {
     config.state_dir.join("supervisor.lock")
 }
@@ -335,7 +337,7 @@ fn lock(config: &Config) -> Result<Flock<File>, SupervisorError> {
 }
 
 /// Waits until control serves, then says so: endpoint, CA, credentials and region, as one JSON object.
-async fn write_ready_file(config: &Config) -> Result<(), SupervisorError> {
+pub(super) async fn write_ready_file(config: &Config) -> Result<(), SupervisorError> {
     let endpoint = config.control.listen;
     while !(config.ca_file().exists()
         && config.credentials_file().exists()

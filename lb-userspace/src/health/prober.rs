@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -30,7 +30,7 @@ use crate::{
         target_group::{TargetHealth, TargetHealthState, TargetKey},
     },
     snapshot::{
-        node::{NodeInterface, NodeSlice, TargetGroupView},
+        node::{LoadBalancerView, NodeSlice, TargetGroupView},
         report::Report,
         verdict::{Verdict, Verdicts},
     },
@@ -116,7 +116,7 @@ impl Prober {
 
     /// Checks the targets of `slice` from now on. Targets that stay keep their verdict and their rhythm.
     pub fn apply(&mut self, slice: &NodeSlice) {
-        let sources = sources(slice);
+        let users = users(slice);
         let mut wanted = HashMap::new();
         let mut state = self.shared.state();
         state.fixed.clear();
@@ -137,9 +137,7 @@ impl Prober {
                     let port = group.health_check.port.parse().unwrap_or(target.key.port);
                     let check = Check {
                         target: SocketAddr::from((target.address, port)),
-                        source: sources
-                            .get(arn)
-                            .and_then(|interface| interface.address_towards(target.address)),
+                        source: users.get(arn).and_then(|user| source(slice, user, target.address)),
                         settings: group.health_check.clone(),
                     };
                     wanted.insert(registration, check);
@@ -326,25 +324,30 @@ async fn keep(file: PathBuf, mut published: watch::Receiver<Arc<Verdicts>>) {
     }
 }
 
-/// For each group that is in use, an interface of a load balancer that uses it.
-fn sources(slice: &NodeSlice) -> BTreeMap<Arn, &NodeInterface> {
-    let mut sources = BTreeMap::new();
+/// For each group that is in use, a load balancer that uses it.
+fn users(slice: &NodeSlice) -> BTreeMap<&Arn, &LoadBalancerView> {
+    let mut users = BTreeMap::new();
     for listener in slice.listeners.values() {
-        let interface = slice
-            .load_balancers
-            .get(&listener.load_balancer)
-            .and_then(|load_balancer| load_balancer.interfaces.values().next());
-        let Some(interface) = interface else { continue };
+        let Some(load_balancer) = slice.load_balancers.get(&listener.load_balancer) else { continue };
         let actions = listener.rules.iter().flat_map(|rule| &rule.actions).chain(&listener.default_actions);
         for action in actions {
             if let Action::Forward(groups) = action {
                 for group in groups {
-                    sources.entry(group.target_group_arn.clone()).or_insert(interface);
+                    users.entry(&group.target_group_arn).or_insert(load_balancer);
                 }
             }
         }
     }
-    sources
+    users
+}
+
+/// From which of a load balancer's addresses a target is asked.
+fn source(slice: &NodeSlice, user: &LoadBalancerView, target: IpAddr) -> Option<IpAddr> {
+    let beside = match target {
+        IpAddr::V4(target) if slice.is_on_host() => user.address_beside(target).map(IpAddr::from),
+        _ => None,
+    };
+    beside.or_else(|| user.interfaces.values().next().and_then(|interface| interface.address_towards(target)))
 }
 
 /// Whether anybody asks: it is enabled, and by a protocol that can be asked.

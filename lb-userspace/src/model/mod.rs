@@ -6,6 +6,8 @@
 pub mod id;
 /// VPCs, subnets, security groups, network interfaces and instances (machines).
 pub mod network;
+/// The host's own interfaces below the subnets, and addresses that others have there.
+pub mod underlay;
 /// Certificates: imported ones, and the leaves that control issues to roles.
 pub mod certificate;
 /// Load balancers, listeners, rules, conditions and actions.

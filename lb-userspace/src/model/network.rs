@@ -138,6 +138,31 @@ pub struct Interface {
     pub owner: InterfaceOwner,
     /// Description, in AWS's forms (`ELB app/name/id`, `VPC Link …`).
     pub description: String,
+    /// Whether its address was asked for, and not chosen by us: then no other will do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requested: bool,
+    /// Whether its address stands where it must.
+    #[serde(default, skip_serializing_if = "Standing::stands")]
+    pub standing: Standing,
+}
+
+/// Whether an address stands. Where we make the network ourselves, it always does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// It does.
+    #[default]
+    Stands,
+    /// The host has yet to say that nobody else has it.
+    Awaited,
+    /// It cannot, and why.
+    Refused(String),
+}
+
+impl Standing {
+    /// Whether it does.
+    pub fn stands(&self) -> bool {
+        *self == Self::Stands
+    }
 }
 
 /// What a network interface belongs to.

@@ -21,6 +21,7 @@ use super::{
     stack::Stack,
     target_group::{Target, TargetGroup},
     task::{Cluster, EcsService, Task, TaskDefinition},
+    underlay::{TakenAddress, Underlay},
 };
 
 /// Resources of one kind by key, in key order.
@@ -111,6 +112,10 @@ tables! {
     security_groups: SecurityGroup = "security-group", |r| r.id.0.clone();
     /// By id.
     interfaces: Interface = "interface", |r| r.id.0.clone();
+    /// There is one at most.
+    underlays: Underlay = "underlay", |_r| "host".to_owned();
+    /// By `<subnet>/<address>`.
+    taken_addresses: TakenAddress = "taken-address", |r| format!("{}/{}", r.subnet_id, r.address);
     /// By id.
     instances: Instance = "instance", |r| r.id.0.clone();
     /// By ARN.
@@ -160,6 +165,11 @@ tables! {
 }
 
 impl State {
+    /// The host's own interfaces, where subnets are on those.
+    pub fn underlay(&self) -> Option<&Underlay> {
+        self.underlays.values().next().map(AsRef::as_ref)
+    }
+
     /// The rows of a table whose key starts with `prefix`, in key order.
     pub fn with_prefix<'a, T: Resource>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<T>> + 'a {
         T::table(self)

@@ -40,6 +40,9 @@ pub enum DeviceError {
     /// No device has the name.
     #[error("there is no device {0}")]
     Absent(String),
+    /// The thread that asked ended without an answer.
+    #[error("the kernel was asked, and nobody heard the answer")]
+    Lost,
 }
 
 /// One end of a veth pair.
@@ -50,8 +53,8 @@ pub(super) struct End<'a> {
 
 /// A connection to the kernel's routing tables in the thread's namespace.
 pub(super) struct Netlink {
-    handle: Handle,
-    runtime: tokio::runtime::Runtime,
+    pub(super) handle: Handle,
+    pub(super) runtime: tokio::runtime::Runtime,
 }
 
 impl Netlink {
@@ -66,7 +69,7 @@ impl Netlink {
         Ok(Self { handle, runtime })
     }
 
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &self,
         what: impl Into<String>,
         question: impl Future<Output = Result<T, rtnetlink::Error>>,
@@ -245,7 +248,7 @@ fn is_present(error: &rtnetlink::Error) -> bool {
     errno(error) == Some(nix::libc::EEXIST)
 }
 
-fn errno(error: &rtnetlink::Error) -> Option<i32> {
+pub(super) fn errno(error: &rtnetlink::Error) -> Option<i32> {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.code.map(|code| -code.get()),
         _ => None,

@@ -1,7 +1,7 @@
 //! Addresses, namespaces and security groups on a Linux host.
 //!
-//! A host slice comes in; `plan` says what must stand and what to do, `driver` does it, and every role enters the
-//! namespace it works in before it starts a thread. All of it persists: a role that crashed finds its interfaces again.
+//! A host slice comes in; `plan` says what must stand and what to do, `driver` does it in namespaces of our own or `host`
+//! on the host's interfaces, and every role enters the namespace it works in before it starts a thread. All of it persists: a role that crashed finds its interfaces again.
 
 /// What must stand, what stands, and the steps between.
 pub mod plan;
@@ -13,12 +13,23 @@ mod device;
 mod offload;
 /// The virtual driver: carries a plan out.
 mod driver;
+/// The host's own interfaces: read, and our addresses on them.
+mod interfaces;
+/// Frames of one protocol on one interface.
+mod packet_socket;
+/// Who has an address, and who has it now.
+mod arp;
+/// Which addresses we put where, on disk.
+mod record;
+/// The host driver: load balancers' addresses on the host's own interfaces.
+mod host;
 /// Where the kernel keeps pins and cgroups.
 pub mod places;
 /// What a host still holds of an appliance, found by name and removed.
 mod remnant;
 
 pub use driver::{Applied, Failure, Virtual};
+pub use host::{HostError, OnHost, Placed, devices, remove_addresses, wait_until_free};
 pub use namespace::{EnterError, enter};
 pub use plan::Uplink;
-pub use remnant::{Removed, remove_cgroups, remove_everything, remove_namespaces, remove_pins};
+pub use remnant::{Removed, keep_pins, remove_cgroups, remove_everything, remove_namespaces, remove_pins};

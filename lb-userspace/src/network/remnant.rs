@@ -21,14 +21,14 @@ use crate::snapshot::names;
 /// What was removed, and what would not go.
 #[derive(Debug, Default)]
 pub struct Removed {
-    /// Names of namespaces, and paths of directories.
+    /// Names of namespaces, addresses with their interfaces, and paths of directories.
     pub gone: Vec<String>,
     /// What is left, with the reason.
     pub failures: BTreeMap<String, String>,
 }
 
 impl Removed {
-    fn note(&mut self, what: String, outcome: Result<(), impl std::error::Error>) {
+    pub(super) fn note(&mut self, what: String, outcome: Result<(), impl std::error::Error>) {
         match outcome {
             Ok(()) => self.gone.push(what),
             Err(error) => {
@@ -63,7 +63,20 @@ pub fn remove_namespaces(appliance: &str, removed: &mut Removed) {
     }
 }
 
-/// Unpins every BPF object of this appliance; programs still attached go with the devices they are attached to.
+/// Unpins what the nodes of other VPCs than these left, and with the pins go their programs: on an interface of the host
+/// nothing else would end them.
+pub fn keep_pins(appliance: &str, is_kept: impl Fn(&str) -> bool) -> Removed {
+    let mut removed = Removed::default();
+    for entry in fs::read_dir(places::pins(appliance)).into_iter().flatten().flatten() {
+        if !is_kept(&entry.file_name().to_string_lossy()) {
+            let outcome = remove_tree(&entry.path(), Instant::now());
+            removed.note(entry.path().display().to_string(), outcome);
+        }
+    }
+    removed
+}
+
+/// Unpins every BPF object of this appliance; programs still attached go with their links.
 pub fn remove_pins(appliance: &str, removed: &mut Removed) {
     let directory = places::pins(appliance);
     if directory.exists() {

@@ -23,6 +23,15 @@ pub enum AttachError {
         #[source]
         source: io::Error,
     },
+    /// Another's program is on it, and it stays there.
+    #[error("another XDP program is on {device}")]
+    Occupied {
+        /// The device.
+        device: String,
+        /// What the kernel said.
+        #[source]
+        source: ProgramError,
+    },
     /// Neither natively nor generically.
     #[error("attaching to {device}")]
     Attach {
@@ -84,7 +93,7 @@ impl Links {
     /// Takes the program off devices that are not wanted, those of earlier processes included.
     pub fn keep_only(&mut self, wanted: impl Fn(&str) -> bool) {
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
-            let device = entry.file_name().to_string_lossy().into_owned();
+            let device = device_of(&entry.file_name().to_string_lossy());
             if !wanted(&device) {
                 // Removing the last reference detaches.
                 if let Err(error) = fs::remove_file(entry.path()) {
@@ -105,8 +114,11 @@ impl Links {
         let failed = |source| AttachError::Attach { device: device.to_owned(), source };
         let id = match program.attach_to_if_index(ifindex, XdpMode::Driver) {
             Ok(id) => id,
+            Err(source) if is_occupied(&source) => {
+                return Err(AttachError::Occupied { device: device.to_owned(), source });
+            }
             Err(error) => {
-                tracing::warn!(device, %error, "no native XDP on this interface; attaching generically, which is slow");
+                tracing::warn!(device, error = &error as &dyn std::error::Error, "{GENERIC}");
                 program.attach_to_if_index(ifindex, XdpMode::Skb).map_err(failed)?
             }
         };
@@ -122,9 +134,29 @@ impl Links {
     }
 
     fn pin_path(&self, device: &str) -> PathBuf {
-        self.directory.join(device)
+        self.directory.join(pin_name(device))
     }
 }
+
+/// A BPF file system keeps dots in names to itself, and VLAN interfaces have them; a colon is in no interface's name.
+fn pin_name(device: &str) -> String {
+    device.replace('.', ":")
+}
+
+fn device_of(pin_name: &str) -> String {
+    pin_name.replace(':', ".")
+}
+
+/// Whether the kernel refused because a program is there already, in this mode (EBUSY) or another (EEXIST).
+fn is_occupied(error: &ProgramError) -> bool {
+    let ProgramError::SyscallError(error) = error else { return false };
+    matches!(error.io_error.raw_os_error(), Some(nix::libc::EBUSY | nix::libc::EEXIST))
+}
+
+/// What an operator must know of generic mode.
+const GENERIC: &str = "no native XDP on this interface; attaching generically: every packet first costs a socket buffer \
+     and a copy, and packets that GRO merged are longer than the MTU and lost: turn GRO off on this interface (and on those \
+     below it), and lower its MTU to what its driver takes, or use another, to have native XDP";
 
 /// Exchanges the program of a pinned link. Removes a pin whose device is gone.
 fn exchange(program: &mut Xdp, pin: &Path) -> bool {
@@ -149,10 +181,23 @@ fn exchange(program: &mut Xdp, pin: &Path) -> bool {
     }
 }
 
-/// Keeps the namespace's own sockets off the ports of NAT, so that answers to health checks can be told from flows.
+/// Keeps all sockets of a namespace off the ports of NAT, so that answers to them can be told from flows. For a namespace
+/// of the node's own: on a host's, only the node's own sockets keep off (`http::listen`).
 pub fn reserve_ports() {
     let range = format!("{} 65535", u32::from(lb_common::abi::LAST_NAT_PORT) + 1);
     if let Err(error) = fs::write("/proc/sys/net/ipv4/ip_local_port_range", range) {
         tracing::warn!(%error, "cannot reserve ports; health checks from load balancers' addresses may not be answered");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_of_vlan_interfaces_have_no_dots_and_are_read_back() {
+        assert_eq!(pin_name("bond0.12"), "bond0:12");
+        assert_eq!(device_of("bond0:12"), "bond0.12");
+        assert_eq!(pin_name("eni0123"), "eni0123");
     }
 }

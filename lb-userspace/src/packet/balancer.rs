@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use aya::Ebpf;
 use lb_common::abi::{DropReason, MAX_FLOW_ENTRIES, Target, target_state};
 
-use super::attach::{self, AttachError, Links};
+use super::attach::{AttachError, Links};
 use super::clock::{Clock, Limits};
 use super::counters::{Counters, DropCount, ListenerCount, TargetCount};
 use super::explain::{self, ExplainError, Explanation, PacketQuestion};
@@ -108,7 +108,6 @@ impl Balancer {
         if !adopted {
             maps.share_ports()?;
         }
-        attach::reserve_ports();
         let links = Links::new(directory)?;
         let neighbours = Neighbours::start().map_err(BalancerError::Neighbours)?;
         let ledger = maps.ledger()?;

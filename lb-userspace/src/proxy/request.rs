@@ -121,7 +121,8 @@ impl RequestHandler {
                     turns.group.fail_open.inc();
                 }
             }
-            let path = Path { source: self.source, target: target.address };
+            let source = self.load_balancer.source(self.source, target.address.ip());
+            let path = Path { source, target: target.address };
             in_flight = Some(InFlight::begin(target));
             Some(path)
         };

@@ -1,6 +1,7 @@
 //! Connections to targets, from the load balancer's own address.
 //!
-//! A target sees the address of the interface that the request came in by: its security groups depend on it.
+//! A target sees the address of the interface that the request came in by, or on a host's own networks that of the one on
+//! its network: its security groups depend on it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
+use ipnet::Ipv4Net;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::sync::mpsc;
 
@@ -28,7 +29,7 @@ use crate::{
         target_group::TargetKey,
     },
     snapshot::{
-        node::{ListenerView, NodeSlice, TargetGroupView, TargetView},
+        node::{ListenerView, NodeInterface, NodeSlice, TargetGroupView, TargetView},
         permit::Permit,
         report::Report,
     },
@@ -66,8 +67,23 @@ pub struct LoadBalancer {
     pub settings: Settings,
     /// What its security groups admit.
     pub ingress: Vec<Permit>,
+    /// Its addresses with their networks, where nothing but the host may join those.
+    pub networks: Vec<Ipv4Net>,
     /// What it counts.
     pub counters: Counters,
+}
+
+impl LoadBalancer {
+    /// From which of its addresses it speaks to a target, for a request that came in at `accepted`: from that one, unless
+    /// the target is on the network of another and nothing may lead there from this one.
+    pub fn source(&self, accepted: Ipv4Addr, target: IpAddr) -> Ipv4Addr {
+        let IpAddr::V4(target) = target else { return accepted };
+        let mut beside = self.networks.iter().filter(|network| network.contains(&target));
+        match beside.clone().any(|network| network.addr() == accepted) {
+            true => accepted,
+            false => beside.next().map_or(accepted, |network| network.addr()),
+        }
+    }
 }
 
 /// What a rule leads to.
@@ -196,6 +212,10 @@ impl View {
                 name: view.name.clone(),
                 settings: Settings::of(&view.attributes),
                 ingress: admitted.flat_map(|group| group.ingress.iter().cloned()).collect(),
+                networks: match slice.is_on_host() {
+                    true => view.interfaces.values().filter_map(NodeInterface::network).collect(),
+                    false => Vec::new(),
+                },
                 counters: Counters::of(&view.name, &outlets.metrics),
             };
             let addresses: Vec<Ipv4Addr> =

@@ -82,7 +82,11 @@ pub fn compile(state: &State, settings: &Settings) -> Slices {
         .collect();
     let supervisor = SupervisorSlice {
         nodes: nodes.iter().map(|(vpc, slice)| (vpc.clone(), slice.namespace.clone())).collect(),
-        links: links.iter().map(|(link, slice)| (link.clone(), slice.namespace.clone())).collect(),
+        links: links
+            .iter()
+            .filter(|_| state.underlay().is_none())
+            .map(|(link, slice)| (link.clone(), slice.namespace.clone()))
+            .collect(),
     };
     Slices {
         gateway: gateway_slice(state, settings),
@@ -139,10 +143,11 @@ fn resolve_rule(
     Some(Permit { protocol, first_port, last_port, peers })
 }
 
-/// Whether a node works in the VPC: it has something to balance, or names to resolve.
+/// Whether a node works in the VPC: it has something to balance, or names to resolve. On a host's own network the
+/// resolver's address may be another machine's.
 fn has_node(state: &State, settings: &Settings, vpc: &Vpc) -> bool {
-    settings.resolvers && zone::has_zone(state, &vpc.id)
-        || state.load_balancers.values().any(|lb| lb.vpc_id == vpc.id)
+    let resolves = settings.resolvers && zone::has_zone(state, &vpc.id);
+    resolves || state.load_balancers.values().any(|lb| lb.vpc_id == vpc.id)
 }
 
 fn node_slice(state: &State, settings: &Settings, groups: &Groups, row: &Vpc) -> NodeSlice {
@@ -208,7 +213,10 @@ fn node_slice(state: &State, settings: &Settings, groups: &Groups, row: &Vpc) ->
         |id: &SecurityGroupId| state.security_groups.get(id.as_str()).is_some_and(|g| g.vpc_id == *vpc);
     NodeSlice {
         vpc_id: vpc.clone(),
-        namespace: names::node_namespace(&settings.appliance, vpc),
+        namespace: match state.underlay() {
+            Some(_) => String::new(),
+            None => names::node_namespace(&settings.appliance, vpc),
+        },
         load_balancers,
         listeners,
         target_groups,
@@ -254,6 +262,8 @@ fn load_balancer_view(state: &State, lb: &LoadBalancer) -> LoadBalancerView {
         .iter()
         .filter_map(|zone| {
             let subnet = state.subnets.get(zone.subnet_id.as_str())?;
+            // An address that somebody else may have is nobody's to answer for.
+            state.interfaces.get(zone.interface_id.as_str()).filter(|own| own.standing.stands())?;
             let interface = NodeInterface {
                 device: names::device(&zone.interface_id),
                 address: zone.address,

@@ -99,7 +99,8 @@ pub struct HostTask {
 /// Which roles the supervisor must keep running on this host beside control, gateway and host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorSlice {
-    /// One node per VPC that has a load balancer or a private DNS namespace; the value is its network namespace.
+    /// One node per VPC that has a load balancer or a private DNS namespace; the value is its network namespace, empty if
+    /// that is the host's own.
     pub nodes: BTreeMap<VpcId, String>,
     /// One link process per VPC link; the value is its network namespace.
     pub links: BTreeMap<VpcLinkId, String>,

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{permit::SecurityGroupView, zone::ResolverView};
@@ -19,7 +20,7 @@ use crate::model::{
 pub struct NodeSlice {
     /// The VPC.
     pub vpc_id: VpcId,
-    /// The network namespace that the node works in.
+    /// The network namespace that the node works in; empty if that is the host's own.
     pub namespace: String,
     /// Load balancers by ARN.
     pub load_balancers: BTreeMap<Arn, LoadBalancerView>,
@@ -32,6 +33,14 @@ pub struct NodeSlice {
     /// The VPC's resolver, unless EnableDnsSupport is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolver: Option<ResolverView>,
+}
+
+impl NodeSlice {
+    /// Whether the node works on the host's own interfaces. A router joins the subnets of a VPC that we made; networks of
+    /// a host may have nothing in common but the host.
+    pub fn is_on_host(&self) -> bool {
+        self.namespace.is_empty()
+    }
 }
 
 /// A load balancer, as the node sees it.
@@ -47,6 +56,21 @@ pub struct LoadBalancerView {
     pub security_groups: Vec<SecurityGroupId>,
     /// Attributes that were set.
     pub attributes: Attributes,
+}
+
+impl LoadBalancerView {
+    /// Its address on the network that `target` is on, if it is on one of its own.
+    pub fn address_beside(&self, target: Ipv4Addr) -> Option<Ipv4Addr> {
+        let mut networks = self.interfaces.values().filter_map(NodeInterface::network);
+        networks.find(|network| network.contains(&target)).map(|network| network.addr())
+    }
+}
+
+impl NodeInterface {
+    /// Its address with its network.
+    pub fn network(&self) -> Option<Ipv4Net> {
+        Ipv4Net::new(self.address, self.prefix_len).ok()
+    }
 }
 
 /// An interface of a load balancer in the node's namespace.

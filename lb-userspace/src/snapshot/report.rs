@@ -1,11 +1,13 @@
 //! What roles tell control. Reports are facts about the present: the newest of a kind wins, and repeating one is harmless.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    id::{Arn, InstanceId, TimestampMs, VpcLinkId},
+    id::{Arn, InstanceId, InterfaceId, TimestampMs, VpcLinkId},
     target_group::{TargetHealth, TargetKey},
     task::{PortBinding, TaskStatus},
 };
@@ -69,6 +71,37 @@ pub enum Report {
         /// Gateways with at least one ready lane.
         gateways: u32,
     },
+    /// The host's own interfaces, those that are not listed included, with the host's own addresses.
+    HostInterfaces {
+        /// Addresses with their ranges, by interface.
+        interfaces: BTreeMap<String, Vec<Ipv4Net>>,
+    },
+    /// What came of putting an interface's address on the host.
+    Address {
+        /// The interface.
+        interface: InterfaceId,
+        /// The address.
+        address: Ipv4Addr,
+        /// What came of it.
+        outcome: AddressOutcome,
+    },
+}
+
+/// What came of putting an address on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AddressOutcome {
+    /// It is there, and nobody else answers for it.
+    Stands,
+    /// Somebody else answers for it.
+    Taken {
+        /// Who answers for which address: this one, and those tried after it.
+        holders: BTreeMap<Ipv4Addr, String>,
+    },
+    /// The host has no place for it.
+    Refused {
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Report {
@@ -85,6 +118,8 @@ impl Report {
             Self::InstanceRunning { instance } => Some(format!("instance {instance}")),
             Self::Task { task, .. } => Some(format!("task {task}")),
             Self::LinkAttached { link, .. } => Some(format!("link {link}")),
+            Self::HostInterfaces { .. } => Some("host interfaces".to_owned()),
+            Self::Address { interface, .. } => Some(format!("address {interface}")),
         }
     }
 }

@@ -17,7 +17,7 @@ use lb_userspace::model::target_group::TargetKey;
 use lb_userspace::network::{Uplink, Virtual, namespace, remove_everything};
 use lb_userspace::packet::{
     Balancer, Counters, ListenerName, ListenerPlan, Mode, NodePlan, Options, Plan, Protocol, Service, Side,
-    TargetName, TargetPlan, Verdict,
+    TargetName, TargetPlan, Verdict, attach,
 };
 use lb_userspace::snapshot::host::{HostInstance, HostInterface, HostSlice, SubnetNetwork, VpcNetwork};
 use lb_userspace::snapshot::names;
@@ -259,6 +259,7 @@ impl Node {
                 let kept = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON].into();
                 caps::set(None, CapSet::Effective, &kept).unwrap();
                 caps::set(None, CapSet::Permitted, &kept).unwrap();
+                attach::reserve_ports();
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async move {
                     let opened = Balancer::open(&bpffs, &Options::default(), Instant::now());

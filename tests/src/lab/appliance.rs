@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -16,11 +18,18 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{name::process_file, ready::Control, wait::Wait};
+use super::{
+    name::process_file,
+    netns::{Netns, command_in},
+    ready::Control,
+    wait::Wait,
+};
 
 /// A running appliance. Dropped, it is asked to stop, and killed if it does not.
 pub struct Appliance {
     binary: PathBuf,
+    /// The network namespace that is its host; none is this machine's own.
+    host: Option<String>,
     child: Child,
     log: PathBuf,
 }
@@ -31,6 +40,15 @@ impl Appliance {
     /// # Errors
     /// When the program cannot be started.
     pub fn start(binary: &Path, boot_file: &Path, directory: &Path) -> Result<Self> {
+        Self::start_on(None, binary, boot_file, directory)
+    }
+
+    /// Starts every role in a network namespace that stands for a host; returns at once.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn start_on(host: Option<&Netns>, binary: &Path, boot_file: &Path, directory: &Path) -> Result<Self> {
+        let host = host.map(|host| host.name().to_owned());
         let log = directory.join("gatehouse.log");
         let file = fs::File::options()
             .create(true)
@@ -38,7 +56,7 @@ impl Appliance {
             .open(&log)
             .with_context(|| format!("writing {}", log.display()))?;
         // Ends with the lab's process, however that ends.
-        let child = Command::new("setpriv")
+        let child = command(host.as_deref(), "setpriv")
             .args(["--pdeathsig", "TERM", "--"])
             .arg(binary)
             .args(["run", "--config"])
@@ -51,7 +69,7 @@ impl Appliance {
         let recorded = process_file(directory);
         fs::write(&recorded, format!("{}\n", child.id()))
             .with_context(|| format!("writing {}", recorded.display()))?;
-        Ok(Self { binary: binary.to_owned(), child, log })
+        Ok(Self { binary: binary.to_owned(), host, child, log })
     }
 
     /// Process id of the supervisor.
@@ -98,7 +116,8 @@ impl Appliance {
         wait: &Wait,
         progress: &dyn Fn(&str),
     ) -> Result<BTreeMap<String, String>> {
-        let mut deploy = Command::new(&self.binary)
+        let mut deploy = self
+            .gatehouse()
             .args(["deploy", "--config"])
             .arg(boot_file)
             .arg(template)
@@ -167,13 +186,17 @@ impl Appliance {
     /// # Errors
     /// With what it said, when something would not go.
     pub fn down(&mut self, boot_file: &Path) -> Result<()> {
-        let mut down = Command::new(&self.binary);
-        let output = down.args(["down", "--config"]).arg(boot_file).stdin(Stdio::null()).output();
+        let output = self.gatehouse().args(["down", "--config"]).arg(boot_file).stdin(Stdio::null()).output();
         let output = output.with_context(|| format!("starting {}", self.binary.display()))?;
         let said =
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "gatehouse down: {}: {said}", output.status);
         Wait::default().end_of("the appliance", STOP, &mut self.child).map(|_| ())
+    }
+
+    /// The program, on the appliance's host.
+    fn gatehouse(&self) -> Command {
+        command(self.host.as_deref(), &self.binary)
     }
 
     /// Process ids of a role: the supervisor's children that it started as such.
@@ -253,6 +276,13 @@ pub fn install(binary: &Path, directory: &Path) -> Result<PathBuf> {
         .or_else(|_| fs::copy(binary, &installed).map(|_| ()))
         .with_context(|| format!("copying {} to {}", binary.display(), installed.display()))?;
     Ok(installed)
+}
+
+fn command(host: Option<&str>, program: impl AsRef<OsStr>) -> Command {
+    match host {
+        Some(host) => command_in(host, program),
+        None => Command::new(program),
+    }
 }
 
 fn lines(from: impl std::io::Read) -> impl Iterator<Item = String> {

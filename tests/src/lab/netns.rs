@@ -4,6 +4,7 @@
 //! its own.
 
 use std::{
+    ffi::OsStr,
     path::PathBuf,
     process::{Command, Stdio},
 };
@@ -73,7 +74,7 @@ impl Drop for Netns {
 }
 
 /// A command that will run inside a namespace that somebody made.
-pub fn command_in(namespace: &str, program: &str) -> Command {
+pub fn command_in(namespace: &str, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net={}", path_of(namespace).display())).arg("--").arg(program);
     command

@@ -12,7 +12,7 @@ use super::{
     ec2::{
         Selection, TagSpecification, by_id, check_named, ec2_operation, is_named, specified_tags, wire_tags,
     },
-    interfaces,
+    interfaces, underlay,
 };
 use crate::model::{
     id::{InstanceId, SecurityGroupId, TimestampMs},
@@ -91,6 +91,9 @@ struct NetworkInterface {
 
 fn run(draft: &mut Draft, caller: &Caller, mut input: RunInput) -> Result<Value, ApiError> {
     let image_id = input.image_id.ok_or_else(|| ApiError::missing("ImageId"))?;
+    if let Some(reason) = underlay::lacks(draft.state(), "Instances") {
+        return Err(ApiError::sender("UnsupportedOperation", reason));
+    }
     if let Some(interface) = input.network_interfaces.pop() {
         if !input.network_interfaces.is_empty() {
             return Err(ApiError::validation("An instance has one network interface here"));

@@ -8,11 +8,12 @@ use std::net::Ipv4Addr;
 
 use crate::model::{
     id::{InterfaceId, SecurityGroupId},
-    network::{Interface, InterfaceOwner, Subnet},
+    network::{Interface, InterfaceOwner, Standing, Subnet},
     state::{Draft, State},
 };
 
-/// Gives `owner` an interface at `address`, which must be assignable and free.
+/// Gives `owner` an interface at `address`, which must be assignable and free. On the host's own interfaces it is
+/// awaited until the host says that it stands.
 pub fn attach(
     draft: &mut Draft,
     subnet: &Subnet,
@@ -29,6 +30,8 @@ pub fn attach(
         groups,
         owner,
         description,
+        requested: false,
+        standing: if draft.state().underlay().is_some() { Standing::Awaited } else { Standing::Stands },
     };
     draft.put(interface.clone());
     interface
@@ -46,7 +49,7 @@ pub fn detach_all(draft: &mut Draft, owner: &InterfaceOwner) {
     }
 }
 
-/// The lowest address of `subnet` that nobody has and AWS does not reserve.
+/// The lowest address of `subnet` that nobody is known to have and AWS does not reserve.
 pub fn free_address(state: &State, subnet: &Subnet) -> Option<Ipv4Addr> {
     let taken: BTreeSet<_> = in_subnet(state, subnet).collect();
     // A subnet has at most 65,536 addresses, and the walk ends at the first free one.
@@ -67,12 +70,14 @@ pub fn subnet_of<'a>(state: &'a State, vpc_id: &str, address: Ipv4Addr) -> Optio
         .find(|subnet| subnet.vpc_id.as_str() == vpc_id && subnet.cidr.contains(&address))
 }
 
+/// What is not free: addresses of interfaces, and on the host's own network those of the host and of other machines.
 fn in_subnet<'a>(state: &'a State, subnet: &'a Subnet) -> impl Iterator<Item = Ipv4Addr> + 'a {
-    state
-        .interfaces
-        .values()
-        .filter(|interface| interface.subnet_id == subnet.id)
-        .map(|interface| interface.address)
+    let own = state.interfaces.values().filter(|interface| interface.subnet_id == subnet.id);
+    let hosts = state.underlay().into_iter().flat_map(|underlay| underlay.interfaces.values().flatten());
+    let others = state.taken_addresses.values().filter(|taken| taken.subnet_id == subnet.id);
+    own.map(|interface| interface.address)
+        .chain(hosts.map(|own| own.addr()))
+        .chain(others.map(|taken| taken.address))
 }
 
 #[cfg(test)]

@@ -13,11 +13,12 @@ use super::{
     interfaces, operation,
     paging::page,
     timestamp::seconds,
+    underlay,
 };
 use crate::model::{
     id::{Arn, SecurityGroupId, VpcId},
     load_balancer::{Listener, LoadBalancer, LoadBalancerKind, LoadBalancerZone, Rule},
-    network::{Interface, InterfaceOwner, Subnet},
+    network::{Interface, InterfaceOwner, Standing, Subnet},
     state::{Draft, State},
 };
 
@@ -87,6 +88,8 @@ struct Form {
 #[serde(rename_all = "PascalCase")]
 struct StateForm {
     code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -155,7 +158,10 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Load
                 })
             });
         if is_same {
-            return Ok(LoadBalancers { load_balancers: vec![form(existing)], next_marker: None });
+            return Ok(LoadBalancers {
+                load_balancers: vec![form(draft.state(), existing)],
+                next_marker: None,
+            });
         }
         return Err(ApiError::conflict(
             "DuplicateLoadBalancerName",
@@ -200,7 +206,7 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Load
     }
     lb.zones.sort_by(|one, other| one.zone.cmp(&other.zone));
     draft.put(lb.clone());
-    Ok(LoadBalancers { load_balancers: vec![form(&lb)], next_marker: None })
+    Ok(LoadBalancers { load_balancers: vec![form(draft.state(), &lb)], next_marker: None })
 }
 
 /// The subnets that a load balancer is to be in, each with the address that was asked for.
@@ -256,6 +262,9 @@ fn wanted_subnets(
             "InvalidSubnet",
             format!("All subnets must belong to the same VPC: '{}' is not in '{vpc_id}'", other.id),
         ));
+    }
+    for (subnet, _) in &places {
+        underlay::check_subnet(state, &vpc_id, subnet)?;
     }
     Ok(Wanted { vpc_id, places })
 }
@@ -320,6 +329,9 @@ fn take_zone(
     let owner = InterfaceOwner::LoadBalancer(lb.arn.clone());
     let groups = lb.security_groups.clone();
     let interface = interfaces::attach(draft, subnet, address, groups, owner, description);
+    if wanted.is_some() {
+        draft.edit::<Interface>(interface.id.as_str(), |interface| interface.requested = true);
+    }
     Ok(LoadBalancerZone {
         zone: subnet.zone.clone(),
         subnet_id: subnet.id.clone(),
@@ -352,7 +364,7 @@ fn table(kind: LoadBalancerKind) -> &'static [Known] {
     }
 }
 
-fn form(lb: &LoadBalancer) -> Form {
+fn form(state: &State, lb: &LoadBalancer) -> Form {
     let zones = lb.zones.iter().map(|zone| ZoneForm {
         zone_name: zone.zone.clone(),
         subnet_id: zone.subnet_id.0.clone(),
@@ -370,12 +382,28 @@ fn form(lb: &LoadBalancer) -> Form {
         load_balancer_name: lb.name.clone(),
         scheme: lb.scheme.clone(),
         vpc_id: lb.vpc_id.clone(),
-        state: StateForm { code: "active" },
+        state: standing(state, lb),
         r#type: lb.kind.word(),
         availability_zones: zones.collect(),
         security_groups: lb.security_groups.clone(),
         ip_address_type: "ipv4",
     }
+}
+
+/// What the addresses of a load balancer make of it.
+fn standing(state: &State, lb: &LoadBalancer) -> StateForm {
+    let of = |zone: &LoadBalancerZone| state.interfaces.get(zone.interface_id.as_str()).map(|i| &i.standing);
+    let refused = lb.zones.iter().find_map(|zone| match of(zone) {
+        Some(Standing::Refused(reason)) => Some(reason.clone()),
+        _ => None,
+    });
+    let is_awaited = || lb.zones.iter().any(|zone| of(zone) == Some(&Standing::Awaited));
+    let code = match &refused {
+        Some(_) => "failed",
+        None if is_awaited() => "provisioning",
+        None => "active",
+    };
+    StateForm { code, reason: refused }
 }
 
 /// The load balancer by ARN.
@@ -421,7 +449,10 @@ fn describe(draft: &mut Draft, _: &Caller, input: DescribeInput) -> Result<LoadB
         (input.load_balancer_arns.is_empty() || input.load_balancer_arns.contains(&lb.arn.0))
             && (input.names.is_empty() || input.names.contains(&lb.name))
     };
-    let rows = draft.all::<LoadBalancer>().filter(|lb| is_wanted(lb)).map(|lb| (lb.arn.0.clone(), form(lb)));
+    let rows = draft
+        .all::<LoadBalancer>()
+        .filter(|lb| is_wanted(lb))
+        .map(|lb| (lb.arn.0.clone(), form(draft.state(), lb)));
     let (load_balancers, next_marker) = page(rows, input.marker.as_deref(), input.page_size, PAGE_MAX)?;
     Ok(LoadBalancers { load_balancers, next_marker })
 }
@@ -589,7 +620,7 @@ fn set_subnets(draft: &mut Draft, _: &Caller, input: SetSubnetsInput) -> Result<
         lb.zones.push(zone);
     }
     lb.zones.sort_by(|one, other| one.zone.cmp(&other.zone));
-    let availability_zones = form(&lb).availability_zones;
+    let availability_zones = form(draft.state(), &lb).availability_zones;
     draft.put(lb);
     Ok(SubnetsAnswer { availability_zones, ip_address_type: "ipv4" })
 }

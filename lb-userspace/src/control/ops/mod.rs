@@ -22,6 +22,8 @@ use crate::{identity::seal::Seal, model::state::Draft};
 pub mod error;
 /// Addresses: network interfaces made on someone's behalf.
 pub mod interfaces;
+/// The host's own interfaces below the subnets.
+pub mod underlay;
 /// Lists in pages.
 pub mod paging;
 /// Times in answers.

@@ -10,6 +10,7 @@ use super::{
     apigatewayv2::{Items, ListInput, Nothing, bad_request, check_name, check_tags, limit, not_found},
     interfaces, operation,
     timestamp::seconds,
+    underlay,
 };
 use crate::model::{
     Resource,
@@ -71,6 +72,9 @@ fn form(link: &VpcLink) -> Form {
 fn create(draft: &mut Draft, _: &Caller, input: CreateInput) -> Result<Form, ApiError> {
     check_name("Name", &input.name, 128)?;
     check_tags(&input.tags)?;
+    if let Some(reason) = underlay::lacks(draft.state(), "VPC links") {
+        return Err(bad_request(reason));
+    }
     if draft.all::<VpcLink>().count() >= LINKS_MAX {
         return Err(limit("VPC links", LINKS_MAX));
     }

@@ -1,4 +1,4 @@
-//! The virtual network as a value: what must stand on this host, what stands, and the steps between.
+//! The network as a value: what must stand on this host, what stands, and the steps between.
 //!
 //! Before it, a host slice arrived; after it, the driver carries the steps out. Nothing here touches the kernel, so that
 //! a plan can be shown, compared and tested. Names come from `snapshot::names`, and nothing else holds identity: what a
@@ -10,9 +10,14 @@ mod desired;
 mod resolver;
 /// Packet filters as nftables rule sets: the VPC's edge, and security groups around machines.
 mod filter;
+/// Static addresses on the host's own interfaces.
+mod addresses;
 /// What stands, and the steps from there to what must.
 mod steps;
 
+pub use addresses::{
+    AddressPlan, Device, Devices, Held, Ours, Static, addresses, candidates, ours, place, underlay,
+};
 pub use desired::{Bridge, Conflict, Interface, Kind, Namespace, Network, Uplink, UplinkLeg, mac};
 pub use steps::{Present, Step, steps};
 

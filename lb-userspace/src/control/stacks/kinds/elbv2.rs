@@ -2,9 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::{Kind, Made, Making, at_once, physical, pick, stands};
+use super::{Kind, Made, Making, Readiness, at_once, physical, pick, stands};
 use crate::control::ops::ApiError;
-use crate::model::id::Arn;
+use crate::model::{
+    id::Arn,
+    load_balancer::LoadBalancer,
+    network::{Interface, Standing},
+    stack::StackResource,
+    state::Draft,
+};
 
 pub(super) const KINDS: &[Kind] = &[
     Kind {
@@ -21,7 +27,7 @@ pub(super) const KINDS: &[Kind] = &[
             "Tags",
         ],
         create: create_load_balancer,
-        readiness: stands,
+        readiness: load_balancer_stands,
         delete: |making, resource| {
             making
                 .call("elbv2", "DeleteLoadBalancer", json!({"LoadBalancerArn": physical(resource)}))
@@ -113,6 +119,23 @@ fn create_load_balancer(making: &mut Making<'_>) -> Result<Made, ApiError> {
         .with("LoadBalancerFullName", full_name(&arn, "loadbalancer/"))
         .with("DNSName", pick(&answer, "/LoadBalancers/0/DNSName")?)
         .with("CanonicalHostedZoneID", zone.unwrap_or_default()))
+}
+
+/// It does once its addresses do; and is worth nothing when one cannot.
+fn load_balancer_stands(draft: &Draft, resource: &StackResource) -> Readiness {
+    let Some(lb) = draft.one::<LoadBalancer>(physical(resource)) else {
+        return Readiness::Failed("the load balancer was deleted".to_owned());
+    };
+    let interfaces = lb.zones.iter().filter_map(|zone| draft.one::<Interface>(zone.interface_id.as_str()));
+    let mut readiness = Readiness::Stands(None);
+    for interface in interfaces {
+        match &interface.standing {
+            Standing::Stands => {}
+            Standing::Awaited => readiness = Readiness::Waits,
+            Standing::Refused(reason) => return Readiness::Failed(reason.clone()),
+        }
+    }
+    readiness
 }
 
 fn create_target_group(making: &mut Making<'_>) -> Result<Made, ApiError> {

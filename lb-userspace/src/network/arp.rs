@@ -1,0 +1,171 @@
+//! ARP for addresses that are to be ours: asked whether anybody has them, then announced (RFC 5227).
+//!
+//! Frames are values here and tested as such; `probe` and `announce` send them. Once an address stands on an interface,
+//! the kernel answers for it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use super::packet_socket::PacketSocket;
+
+/// A hardware address.
+type Mac = [u8; 6];
+
+/// Which of `addresses` somebody on the wire already has, and who. Takes a second.
+///
+/// # Errors
+/// When nothing can be sent: the interface is down, or this is not root.
+pub(super) fn probe(index: u32, own: Mac, addresses: &[Ipv4Addr]) -> io::Result<BTreeMap<Ipv4Addr, Mac>> {
+    let socket = PacketSocket::open(index, ETHERTYPE_ARP)?;
+    let mut held = BTreeMap::new();
+    for round in 1..=PROBE_NUM {
+        for address in addresses.iter().filter(|address| !held.contains_key(*address)) {
+            socket.send(&request(own, Ipv4Addr::UNSPECIFIED, *address))?;
+        }
+        let wait = if round == PROBE_NUM { ANNOUNCE_WAIT } else { PROBE_INTERVAL };
+        let deadline = Instant::now() + wait;
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            let Some(frame) = socket.receive(left)? else { break };
+            let Some(arp) = Arp::parse(&frame) else { continue };
+            if let Some(address) = addresses.iter().find(|address| arp.claims(own, **address)) {
+                held.insert(*address, arp.sender_mac);
+            }
+        }
+    }
+    Ok(held)
+}
+
+/// Tells everybody on the wire that `address` is here now: RFC 5227's announcement, a request for one's own address.
+///
+/// # Errors
+/// When it cannot be sent.
+pub(super) fn announce(index: u32, own: Mac, address: Ipv4Addr) -> io::Result<()> {
+    PacketSocket::open(index, ETHERTYPE_ARP)?.send(&request(own, address, address))
+}
+
+/// The part of an ARP packet that says who has what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Arp {
+    sender_mac: Mac,
+    sender: Ipv4Addr,
+    target: Ipv4Addr,
+}
+
+impl Arp {
+    /// Reads an Ethernet frame; `None` if it is no ARP packet for IPv4 over Ethernet.
+    fn parse(frame: &[u8]) -> Option<Self> {
+        let (header, packet) = frame.split_at_checked(14)?;
+        let packet: &[u8; 28] = packet.first_chunk()?;
+        let [htype0, htype1, ptype0, ptype1, hlen, plen, op0, op1, rest @ ..] = packet;
+        let is_ethernet_ipv4 = [*htype0, *htype1, *ptype0, *ptype1, *hlen, *plen] == [0, 1, 8, 0, 6, 4];
+        let is_arp = header.get(12..) == Some(&ETHERTYPE_ARP.to_be_bytes());
+        let operation = u16::from_be_bytes([*op0, *op1]);
+        if !is_arp || !is_ethernet_ipv4 || !matches!(operation, REQUEST | REPLY) {
+            return None;
+        }
+        let [m0, m1, m2, m3, m4, m5, s0, s1, s2, s3, _, _, _, _, _, _, t0, t1, t2, t3] = *rest;
+        Some(Self {
+            sender_mac: [m0, m1, m2, m3, m4, m5],
+            sender: Ipv4Addr::new(s0, s1, s2, s3),
+            target: Ipv4Addr::new(t0, t1, t2, t3),
+        })
+    }
+
+    /// Whether its sender has `address`, or probes for it at the same time as we do (RFC 5227 §2.1.1).
+    fn claims(&self, own: Mac, address: Ipv4Addr) -> bool {
+        let probes = self.sender.is_unspecified() && self.target == address;
+        self.sender_mac != own && (self.sender == address || probes)
+    }
+}
+
+/// A broadcast request for `target`.
+fn request(own: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> [u8; 42] {
+    let mut frame = [0; 42];
+    let mut at = 0;
+    let mut put = |bytes: &[u8]| {
+        for byte in bytes {
+            frame[at] = *byte;
+            at += 1;
+        }
+    };
+    put(&[0xff; 6]);
+    put(&own);
+    put(&ETHERTYPE_ARP.to_be_bytes());
+    put(&[0, 1, 8, 0, 6, 4]);
+    put(&REQUEST.to_be_bytes());
+    put(&own);
+    put(&sender.octets());
+    put(&[0; 6]);
+    put(&target.octets());
+    frame
+}
+
+/// IEEE 802 number of ARP.
+const ETHERTYPE_ARP: u16 = 0x0806;
+/// RFC 826.
+const REQUEST: u16 = 1;
+/// RFC 826.
+const REPLY: u16 = 2;
+/// RFC 5227 §1.1.
+const PROBE_NUM: u32 = 3;
+/// RFC 5227 §1.1 has 1–2 s (PROBE_MIN, PROBE_MAX), for machines that start all at once after a power failure. Somebody
+/// waits for this load balancer, and others answer for an address they have within milliseconds.
+const PROBE_INTERVAL: Duration = Duration::from_millis(250);
+/// RFC 5227 §1.1 has 2 s; see above.
+const ANNOUNCE_WAIT: Duration = Duration::from_millis(500);
+/// RFC 5227 §1.1: between two announcements of one address.
+pub(super) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: Mac = [2, 0, 0, 0, 0, 1];
+    const OTHER: Mac = [2, 0, 0, 0, 0, 2];
+
+    fn address(text: &str) -> Ipv4Addr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_request_reads_back() {
+        let frame = request(OTHER, address("10.0.1.5"), address("10.0.1.4"));
+        assert_eq!(&frame[..14], &[255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 2, 8, 6]);
+        let arp = Arp::parse(&frame).unwrap();
+        assert_eq!(
+            (arp.sender_mac, arp.sender, arp.target),
+            (OTHER, address("10.0.1.5"), address("10.0.1.4"))
+        );
+    }
+
+    #[test]
+    fn who_has_an_address_or_probes_for_it_claims_it() {
+        let claims = |mac, sender: &str, target: &str| {
+            let frame = request(mac, address(sender), address(target));
+            Arp::parse(&frame).unwrap().claims(OWN, address("10.0.1.4"))
+        };
+        assert!(claims(OTHER, "10.0.1.4", "10.0.1.9"), "has it");
+        assert!(claims(OTHER, "0.0.0.0", "10.0.1.4"), "probes for it");
+        assert!(!claims(OTHER, "10.0.1.9", "10.0.1.4"), "only asks for it");
+        assert!(!claims(OTHER, "10.0.1.5", "10.0.1.4"), "has another");
+        assert!(!claims(OWN, "0.0.0.0", "10.0.1.4"), "our own probe, come round");
+    }
+
+    #[test]
+    fn what_is_not_arp_for_ipv4_over_ethernet_says_nothing() {
+        let good = request(OTHER, address("10.0.1.4"), address("10.0.1.4"));
+        assert!(Arp::parse(&[good.as_slice(), &[0; 18]].concat()).is_some(), "padded to the minimum");
+        for cut in 0..good.len() {
+            assert_eq!(Arp::parse(&good[..cut]), None, "{cut} bytes");
+        }
+        for at in [12, 13, 14, 15, 16, 17, 18, 19, 20, 21] {
+            let mut bad = good;
+            bad[at] ^= 0x40;
+            assert_eq!(Arp::parse(&bad), None, "byte {at}");
+        }
+    }
+}
