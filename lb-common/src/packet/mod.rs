@@ -3,6 +3,12 @@
 //! The path through the files is the path of a packet. Established packets find their flow before anything else is
 //! asked; what belongs to no flow is looked at by `admit`, and may begin one.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "parts of words are taken on purpose, and a checked conversion is a branch that no packet needs"
+)]
+
 /// What a packet becomes.
 mod verdict;
 /// The tables that decide, over maps in the kernel and over `HashMap`s on the host.

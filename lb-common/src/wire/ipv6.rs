@@ -28,13 +28,15 @@ impl Ipv6 {
     /// The version, 6 if it is one.
     #[inline(always)]
     pub fn version(&self) -> u8 {
-        (self.version_class_label.number() >> 28) as u8
+        let [first, ..] = self.version_class_label.number().to_be_bytes();
+        first >> 4
     }
 
     /// The traffic class.
     #[inline(always)]
     pub fn traffic_class(&self) -> u8 {
-        (self.version_class_label.number() >> 20) as u8
+        let [first, second, ..] = self.version_class_label.number().to_be_bytes();
+        first << 4 | second >> 4
     }
 }
 

@@ -1,7 +1,7 @@
 //! Load balancers, listeners, rules, conditions and actions (elbv2).
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,26 @@ impl LoadBalancerKind {
     }
 }
 
+/// Which addresses clients reach a load balancer at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IpAddressType {
+    /// `ipv4`.
+    #[default]
+    Ipv4,
+    /// `dualstack`: IPv4 and IPv6.
+    Dualstack,
+}
+
+impl IpAddressType {
+    /// AWS's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Dualstack => "dualstack",
+        }
+    }
+}
+
 /// A load balancer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadBalancer {
@@ -53,6 +73,9 @@ pub struct LoadBalancer {
     pub scheme: String,
     /// Its VPC.
     pub vpc_id: VpcId,
+    /// IPv4 alone, or both.
+    #[serde(default)]
+    pub ip_address_type: IpAddressType,
     /// One entry per subnet.
     pub zones: Vec<LoadBalancerZone>,
     /// Its security groups; a network load balancer may have none, and then all is admitted.
@@ -78,6 +101,12 @@ pub struct LoadBalancerZone {
     pub interface_id: InterfaceId,
     /// The interface's address: static for the load balancer's life.
     pub address: Ipv4Addr,
+    /// The interface's IPv6 address, of a dual-stack load balancer: as static.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Addr>,
+    /// The Elastic IP that was given for this subnet, by allocation id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocation_id: Option<String>,
 }
 
 /// A listener.
@@ -145,6 +174,17 @@ pub enum Action {
         /// At most 1,024 bytes.
         body: String,
     },
+}
+
+impl Action {
+    /// The target groups that it forwards to.
+    pub fn groups(&self) -> impl Iterator<Item = &Arn> {
+        let groups = match self {
+            Self::Forward(groups) => groups.as_slice(),
+            Self::FixedResponse { .. } => &[],
+        };
+        groups.iter().map(|group| &group.target_group_arn)
+    }
 }
 
 /// A target group with its share of a forward action.

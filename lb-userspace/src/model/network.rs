@@ -1,8 +1,8 @@
 //! VPCs, subnets, security groups, network interfaces and instances (ec2).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::id::{Arn, InstanceId, InterfaceId, SecurityGroupId, SubnetId, TimestampMs, VpcId, VpcLinkId};
@@ -26,6 +26,9 @@ pub struct Vpc {
     pub id: VpcId,
     /// Its address range, /16 to /28.
     pub cidr: Ipv4Net,
+    /// Its IPv6 range, if it was given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Block>,
     /// Its place among the VPCs of this appliance: the lowest number that no other VPC has, for its life.
     pub index: u32,
     /// EnableDnsSupport.
@@ -48,6 +51,15 @@ impl Vpc {
 /// The resolver's number in its VPC's range.
 const RESOLVER_HOST: u32 = 2;
 
+/// An IPv6 range that a VPC or a subnet was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Block {
+    /// `vpc-cidr-assoc-` or `subnet-cidr-assoc-` and 17 hex digits.
+    pub association_id: String,
+    /// The range: a VPC's is /44 to /60, a subnet's inside it and at most /64.
+    pub cidr: Ipv6Net,
+}
+
 /// A subnet of a VPC, in one zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
@@ -57,6 +69,12 @@ pub struct Subnet {
     pub vpc_id: VpcId,
     /// Its range, inside the VPC's. The first address is the router's; AWS reserves the first four and the last.
     pub cidr: Ipv4Net,
+    /// Its IPv6 range, if it was given one. The same addresses are reserved as in IPv4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Block>,
+    /// AssignIpv6AddressOnCreation: whether instances get an IPv6 address unasked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub assign_ipv6: bool,
     /// Availability zone, such as `eu-central-1a`.
     pub zone: String,
     /// Its tags.
@@ -73,6 +91,32 @@ impl Subnet {
     pub fn is_assignable(&self, address: Ipv4Addr) -> bool {
         let offset = u32::from(address).wrapping_sub(u32::from(self.cidr.network()));
         self.cidr.contains(&address) && offset >= 4 && address != self.cidr.broadcast()
+    }
+
+    /// Its IPv6 range.
+    pub fn ipv6_cidr(&self) -> Option<Ipv6Net> {
+        self.ipv6.as_ref().map(|block| block.cidr)
+    }
+
+    /// The router's IPv6 address: the first after the subnet's own.
+    pub fn router6(&self) -> Option<Ipv6Addr> {
+        Some(Ipv6Addr::from(u128::from(self.ipv6_cidr()?.network()) + 1))
+    }
+
+    /// Whether the IPv6 `address` may be given to an interface: in the range and not reserved by AWS (first four, last).
+    pub fn is_assignable6(&self, address: Ipv6Addr) -> bool {
+        self.ipv6_cidr().is_some_and(|cidr| {
+            let offset = u128::from(address).wrapping_sub(u128::from(cidr.network()));
+            cidr.contains(&address) && offset >= 4 && address != cidr.broadcast()
+        })
+    }
+
+    /// Whether `address` is in one of its ranges.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.cidr.contains(&address),
+            IpAddr::V6(address) => self.ipv6_cidr().is_some_and(|cidr| cidr.contains(&address)),
+        }
     }
 }
 
@@ -115,13 +159,13 @@ pub struct SecurityGroupRule {
 /// The other side of a security-group rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SecurityGroupPeer {
-    /// An IPv4 range.
-    Cidr(Ipv4Net),
+    /// A range of either family.
+    Cidr(IpNet),
     /// Every interface that is in the named group.
     Group(SecurityGroupId),
 }
 
-/// A network interface (ENI): one private address in a subnet, and who it was made for.
+/// A network interface (ENI): its private addresses in a subnet, and who it was made for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
     /// Its id.
@@ -132,6 +176,9 @@ pub struct Interface {
     pub subnet_id: SubnetId,
     /// Its primary private address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Addr>,
     /// Its security groups.
     pub groups: Vec<SecurityGroupId>,
     /// Who it was made for.
@@ -165,6 +212,13 @@ impl Standing {
     }
 }
 
+impl Interface {
+    /// Its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [Some(IpAddr::V4(self.address)), self.ipv6.map(IpAddr::V6)].into_iter().flatten()
+    }
+}
+
 /// What a network interface belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum InterfaceOwner {
@@ -176,6 +230,18 @@ pub enum InterfaceOwner {
     Instance(InstanceId),
     /// A task in awsvpc mode, by ARN: lives in a namespace of its own.
     Task(Arn),
+}
+
+/// An Elastic IP address. It is recorded and shown: whoever routes it here translates it, for nothing here has public
+/// addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ElasticIp {
+    /// `eipalloc-` and 17 hex digits.
+    pub allocation_id: String,
+    /// The public address.
+    pub address: Ipv4Addr,
+    /// Its tags.
+    pub tags: Tags,
 }
 
 /// An instance: a machine with an address in a subnet, on which tasks run.

@@ -5,6 +5,7 @@
 //! answer.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -17,9 +18,9 @@ use super::{
     discovery::{DiscoveryInstance, DiscoveryService, Namespace, Operation},
     id::TimestampMs,
     load_balancer::{Listener, LoadBalancer, Rule},
-    network::{Instance, Interface, SecurityGroup, Subnet, Vpc},
+    network::{ElasticIp, Instance, Interface, SecurityGroup, Subnet, Vpc},
     stack::Stack,
-    target_group::{Target, TargetGroup},
+    target_group::{Target, TargetAddressType, TargetGroup},
     task::{Cluster, EcsService, Task, TaskDefinition},
     underlay::{TakenAddress, Underlay},
 };
@@ -116,6 +117,8 @@ tables! {
     underlays: Underlay = "underlay", |_r| "host".to_owned();
     /// By `<subnet>/<address>`.
     taken_addresses: TakenAddress = "taken-address", |r| format!("{}/{}", r.subnet_id, r.address);
+    /// By allocation id.
+    elastic_ips: ElasticIp = "elastic-ip", |r| r.allocation_id.clone();
     /// By id.
     instances: Instance = "instance", |r| r.id.0.clone();
     /// By ARN.
@@ -176,6 +179,16 @@ impl State {
             .range(prefix.to_owned()..)
             .take_while(move |(key, _)| key.starts_with(prefix))
             .map(|(_, row)| row)
+    }
+
+    /// An instance's address of a family, if it has one.
+    pub fn instance_address(&self, instance: &Instance, family: TargetAddressType) -> Option<IpAddr> {
+        match family {
+            TargetAddressType::Ipv4 => Some(instance.address.into()),
+            TargetAddressType::Ipv6 => {
+                self.interfaces.get(instance.interface_id.as_str())?.ipv6.map(IpAddr::V6)
+            }
+        }
     }
 }
 

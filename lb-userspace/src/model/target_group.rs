@@ -1,7 +1,7 @@
 //! Target groups, their health checks, and the targets registered with them (elbv2).
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ pub struct TargetGroup {
     pub arn: Arn,
     /// 1–32 characters, unique per account and region.
     pub name: String,
-    /// HTTP, HTTPS, TCP, TLS, UDP or TCP_UDP.
+    /// HTTP, HTTPS, TCP, TLS, UDP, TCP_UDP, QUIC or TCP_QUIC.
     pub protocol: String,
     /// HTTP1, HTTP2 or GRPC, for HTTP and HTTPS.
     pub protocol_version: Option<String>,
@@ -28,6 +28,9 @@ pub struct TargetGroup {
     pub vpc_id: VpcId,
     /// How targets are named.
     pub target_type: TargetType,
+    /// Which addresses targets have.
+    #[serde(default)]
+    pub ip_address_type: TargetAddressType,
     /// How targets are checked.
     pub health_check: HealthCheck,
     /// Attributes that were set.
@@ -44,6 +47,26 @@ impl TargetGroup {
         const DEFAULT_S: u64 = 300;
         let set = self.attributes.get("deregistration_delay.timeout_seconds");
         set.and_then(|seconds| seconds.parse().ok()).unwrap_or(DEFAULT_S).saturating_mul(1_000)
+    }
+}
+
+/// Which addresses the targets of a group have: all the same family.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TargetAddressType {
+    /// `ipv4`.
+    #[default]
+    Ipv4,
+    /// `ipv6`.
+    Ipv6,
+}
+
+impl TargetAddressType {
+    /// AWS's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
     }
 }
 
@@ -104,9 +127,12 @@ pub struct Target {
     /// Its name in the group.
     pub key: TargetKey,
     /// Where it is, resolved at registration.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The zone of the subnet its address is in.
     pub zone: Option<String>,
+    /// QuicServerId: what connection ids name it by, of QUIC and TCP_QUIC groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_id: Option<u64>,
     /// When it was registered.
     pub registered_at: TimestampMs,
     /// Since when it is draining, and until when at most; `None` while registered.

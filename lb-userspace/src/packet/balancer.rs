@@ -194,14 +194,16 @@ impl Balancer {
     pub fn flows_of_target(&self, group: &Arn, key: &TargetKey) -> Option<u64> {
         let census = self.census.as_ref().filter(|census| census.pass > self.changed_in_pass)?;
         let mut indices = BTreeSet::new();
-        for (device, _, listener) in self.plan.listeners() {
+        for (own, _, listener) in self.plan.listeners() {
             for (name, target) in &listener.targets {
                 if name.group != *group || name.key != *key {
                     continue;
                 }
-                let identity = identify(&self.plan, device, name, target);
+                let identity = identify(&self.plan, own, name, target);
                 // Listeners share a target's entry: count it once.
-                indices.extend(identity.and_then(|own| self.ledger.targets.get(&own)).map(|slot| slot.index));
+                indices.extend(
+                    identity.and_then(|known| self.ledger.targets.get(&known)).map(|slot| slot.index),
+                );
             }
         }
         Some(indices.iter().filter_map(|index| census.by_target.get(index)).sum())
@@ -214,7 +216,7 @@ impl Balancer {
         let mut counters =
             Counters { expired_flows: self.expired, flow_entries: census.entries, ..Counters::default() };
         let mut seen = BTreeSet::new();
-        for (device, name, listener) in self.plan.listeners() {
+        for (own, name, listener) in self.plan.listeners() {
             if let Some(index) = self.ledger.listeners.get(name) {
                 counters.listeners.push(ListenerCount {
                     arn: listener.arn.clone(),
@@ -225,7 +227,7 @@ impl Balancer {
                 });
             }
             for (name, target) in &listener.targets {
-                let Some(identity) = identify(&self.plan, device, name, target) else { continue };
+                let Some(identity) = identify(&self.plan, own, name, target) else { continue };
                 let Some(slot) = self.ledger.targets.get(&identity) else { continue };
                 if !seen.insert(slot.index) {
                     continue;
@@ -274,10 +276,11 @@ impl Balancer {
             return Ok(());
         }
         let program = load::program(&mut self.ebpf)?;
-        for device in self.plan.nodes.keys() {
+        for device in self.plan.devices() {
             self.links.attach(program, device)?;
         }
-        self.links.keep_only(|device| self.plan.nodes.contains_key(device));
+        let wanted: BTreeSet<&str> = self.plan.devices().map(String::as_str).collect();
+        self.links.keep_only(|device| wanted.contains(device));
         // No link has a program of an earlier version any more.
         if let Some(directory) = self.outdated.take() {
             load::remove_other_versions(&directory);
@@ -326,11 +329,11 @@ impl Balancer {
     }
 
     fn is_waiting_for_device(&self) -> bool {
-        self.plan.nodes.keys().any(|device| !self.links.attached().contains_key(device))
+        self.plan.devices().any(|device| !self.links.attached().contains_key(device))
     }
 
     fn has_device_changed(&self) -> bool {
-        self.plan.nodes.keys().any(|device| {
+        self.plan.devices().any(|device| {
             let now = nix::net::if_::if_nametoindex(device.as_str()).ok();
             self.links.attached().get(device).copied() != now
         })
@@ -352,10 +355,9 @@ impl Balancer {
 
 fn next_hops(plan: &Plan, devices: &BTreeMap<String, Interface>) -> BTreeSet<(u32, IpAddr)> {
     let mut hops = BTreeSet::new();
-    for device in devices.keys() {
-        let Some(node) = plan.nodes.get(device) else { continue };
+    for (own, node) in plan.nodes.iter().filter(|(_, node)| devices.contains_key(&node.device)) {
         for target in node.listeners.values().flat_map(|listener| listener.targets.values()) {
-            let Some(reach) = plan.reach(device, target.address) else { continue };
+            let Some(reach) = plan.reach(*own, target.address) else { continue };
             hops.extend(devices.get(reach.device).map(|interface| (interface.ifindex, reach.next_hop)));
         }
     }

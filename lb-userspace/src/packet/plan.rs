@@ -17,13 +17,15 @@ use crate::model::{id::Arn, target_group::TargetKey};
 /// What the packet path should be. Values only: whatever is not in it is removed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
-    /// Load balancers' interfaces by the names of their devices in the node's namespace.
-    pub nodes: BTreeMap<String, NodePlan>,
+    /// Load balancers' interfaces by their IPv4 addresses: on a host's own network some share a device.
+    pub nodes: BTreeMap<IpAddr, NodePlan>,
 }
 
 /// One interface of a network load balancer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodePlan {
+    /// Name of the device in the node's namespace.
+    pub device: String,
     /// Whose interface it is.
     pub balancer: Arn,
     /// What it has of IPv4.
@@ -172,30 +174,33 @@ pub struct Reach<'plan> {
 }
 
 impl Plan {
-    /// How the node with this device reaches an address: directly, or by another interface of its load balancer that is
+    /// How the node with this IPv4 address reaches another: directly, or by another interface of its load balancer that is
     /// in the address's subnet, or by its own router. `None` if it has nothing of the address's family.
-    pub fn reach<'a>(&'a self, device: &'a str, address: IpAddr) -> Option<Reach<'a>> {
-        let node = self.nodes.get(device)?;
-        let direct = |device: &'a str, node: &NodePlan| {
+    pub fn reach(&self, from: IpAddr, address: IpAddr) -> Option<Reach<'_>> {
+        let node = self.nodes.get(&from)?;
+        let direct = |node: &'_ NodePlan| {
             let side = node.side(address).filter(|side| side.subnet.contains(&address))?;
-            Some(Reach { device, via: side.address, next_hop: address })
+            Some((side.address, address))
         };
-        direct(device, node)
-            .or_else(|| {
-                let siblings = self.nodes.iter().filter(|(_, other)| other.balancer == node.balancer);
-                siblings.filter_map(|(device, other)| direct(device, other)).next()
-            })
-            .or_else(|| {
-                let side = node.side(address)?;
-                Some(Reach { device, via: side.address, next_hop: side.router })
-            })
+        let siblings = self.nodes.values().filter(|other| other.balancer == node.balancer);
+        let beside = [node].into_iter().chain(siblings).find_map(|one| Some((one, direct(one)?)));
+        let (by, (via, next_hop)) = match beside {
+            Some(found) => found,
+            None => node.side(address).map(|side| (node, (side.address, side.router)))?,
+        };
+        Some(Reach { device: &by.device, via, next_hop })
     }
 
-    /// Every listener with the device it is on.
-    pub fn listeners(&self) -> impl Iterator<Item = (&str, &ListenerName, &ListenerPlan)> {
-        self.nodes.iter().flat_map(|(device, node)| {
-            node.listeners.iter().map(move |(name, listener)| (device.as_str(), name, listener))
-        })
+    /// Every listener with the IPv4 address of the interface it is on.
+    pub fn listeners(&self) -> impl Iterator<Item = (IpAddr, &ListenerName, &ListenerPlan)> {
+        self.nodes
+            .iter()
+            .flat_map(|(own, node)| node.listeners.iter().map(move |(name, listener)| (*own, name, listener)))
+    }
+
+    /// The devices of all interfaces.
+    pub fn devices(&self) -> impl Iterator<Item = &String> {
+        self.nodes.values().map(|node| &node.device)
     }
 }
 
@@ -287,9 +292,12 @@ mod tests {
         Side { address, subnet, router: router.parse().unwrap() }
     }
 
+    const DEVICES: [&str; 4] = ["", "a", "b", "c"];
+
     fn node(balancer: &str, number: u8, is_dual: bool) -> NodePlan {
         let ipv6 = || side(&format!("fd00:0:0:{number}::4"), 64, &format!("fd00:0:0:{number}::1"));
         NodePlan {
+            device: DEVICES[usize::from(number)].to_owned(),
             balancer: Arn::from(balancer.to_owned()),
             ipv4: side(&format!("10.0.{number}.4"), 24, &format!("10.0.{number}.1")),
             ipv6: is_dual.then(ipv6),
@@ -298,19 +306,18 @@ mod tests {
     }
 
     fn reached(plan: &Plan, from: &str, to: &str) -> Option<(String, String, String)> {
-        let reach = plan.reach(from, to.parse().unwrap())?;
+        let own = plan.nodes.iter().find(|(_, node)| node.device == from).map(|(own, _)| *own)?;
+        let reach = plan.reach(own, to.parse().unwrap())?;
         Some((reach.device.to_owned(), reach.via.to_string(), reach.next_hop.to_string()))
     }
 
     #[test]
     fn a_target_is_reached_by_the_interface_that_is_in_its_subnet() {
         let plan = Plan {
-            nodes: [
-                ("a".to_owned(), node("one", 1, true)),
-                ("b".to_owned(), node("one", 2, true)),
-                ("c".to_owned(), node("two", 3, false)),
-            ]
-            .into(),
+            nodes: [node("one", 1, true), node("one", 2, true), node("two", 3, false)]
+                .into_iter()
+                .map(|node| (node.ipv4.address, node))
+                .collect(),
         };
         let is = |from, to, device: &str, via: &str, hop: &str| {
             let found = reached(&plan, from, to);

@@ -30,7 +30,8 @@ pub fn plan(slice: &NodeSlice, mut health: impl FnMut(&Arn, &TargetKey) -> Verdi
         let permits = permits(slice, balancer);
         for interface in balancer.interfaces.values() {
             let Some((ipv4, ipv6)) = sides(interface) else { continue };
-            let mut node = NodePlan { balancer: arn.clone(), ipv4, ipv6, listeners: BTreeMap::new() };
+            let device = interface.device.clone();
+            let mut node = NodePlan { device, balancer: arn.clone(), ipv4, ipv6, listeners: BTreeMap::new() };
             let addresses: Vec<IpAddr> = node.addresses().collect();
             let views = slice.listeners.iter().filter(|(_, listener)| listener.load_balancer == *arn);
             for (arn, view) in views {
@@ -45,7 +46,7 @@ pub fn plan(slice: &NodeSlice, mut health: impl FnMut(&Arn, &TargetKey) -> Verdi
                     }
                 }
             }
-            plan.nodes.insert(interface.device.clone(), node);
+            plan.nodes.insert(node.ipv4.address, node);
         }
     }
     plan
@@ -91,7 +92,7 @@ fn sources(permits: &[&Permit], name: &ListenerName) -> BTreeSet<IpNet> {
         .iter()
         .filter(|permit| permit.protocol.is_none_or(|own| own == name.protocol.number()))
         .filter(|permit| (permit.first_port..=permit.last_port).contains(&name.port))
-        .flat_map(|permit| permit.peers.iter().map(|range| IpNet::from(*range)))
+        .flat_map(|permit| permit.peers.iter().copied())
         .filter(|range| range.addr().is_ipv4() == name.address.is_ipv4())
         .collect();
     IpNet::aggregate(&admitted).into_iter().collect()

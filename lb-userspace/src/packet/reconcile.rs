@@ -104,11 +104,11 @@ pub fn reconcile(ledger: &mut Ledger, plan: &Plan, around: &Surroundings) -> Res
     let mut work =
         Work { ledger, plan, around, writes: Vec::new(), kept: Kept::default(), rings: BTreeMap::new() };
     work.set_targets()?;
-    for (device, name, listener) in plan.listeners() {
-        if !around.devices.contains_key(device) {
+    for (own, name, listener) in plan.listeners() {
+        if !plan.nodes.get(&own).is_some_and(|node| around.devices.contains_key(&node.device)) {
             continue;
         }
-        let targets = work.targets_of(device, listener);
+        let targets = work.targets_of(own, listener);
         let ring = work.choose_ring(*name, &targets)?;
         work.set_listener(*name, listener, ring, &targets)?;
     }
@@ -180,8 +180,8 @@ impl Work<'_> {
     }
 
     fn set_addresses(&mut self) {
-        for (device, node) in &self.plan.nodes {
-            let Some(interface) = self.around.devices.get(device) else { continue };
+        for node in self.plan.nodes.values() {
+            let Some(interface) = self.around.devices.get(&node.device) else { continue };
             for address in node.addresses() {
                 self.kept.addresses.insert(address);
                 if self.ledger.addresses.insert(address, interface.ifindex) != Some(interface.ifindex) {

@@ -7,7 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
 };
@@ -105,10 +105,8 @@ impl OpenListener {
         let listener = self.listener.borrow().clone();
         let load_balancer = listener.load_balancer.clone();
         let counters = &load_balancer.counters;
-        let admitted = match peer.ip() {
-            IpAddr::V4(ip) => permit::is_admitted(&load_balancer.ingress, permit::TCP, listener.port, ip),
-            IpAddr::V6(_) => false,
-        };
+        let admitted =
+            permit::is_admitted(&load_balancer.ingress, permit::TCP, listener.port, peer.ip().to_canonical());
         if !admitted || self.connections() >= MOST_CONNECTIONS {
             counters.rejected.inc();
             tracing::debug!(load_balancer = load_balancer.name, %peer, admitted, "connection refused");

@@ -3,10 +3,10 @@
 //! Before it: a committed change of the state. After it: `delta` finds what a role does not have yet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::{
     gateway::{
@@ -16,7 +16,10 @@ use super::{
     host::{HostInstance, HostInterface, HostSlice, HostTask, SubnetNetwork, SupervisorSlice, VpcNetwork},
     link::{LaneTarget, LinkCredentials, LinkSlice, LinkTargetView},
     names,
-    node::{ListenerView, LoadBalancerView, NodeInterface, NodeSlice, RuleView, TargetGroupView, TargetView},
+    node::{
+        ListenerView, LoadBalancerView, NodeInterface, NodeInterface6, NodeSlice, RuleView, TargetGroupView,
+        TargetView,
+    },
     permit::{self, Permit, SecurityGroupView},
     zone,
 };
@@ -26,8 +29,8 @@ use crate::model::{
     certificate::Sealed,
     discovery::{DiscoveryInstance, DiscoveryService},
     id::{Arn, SecurityGroupId, VpcId, VpcLinkId},
-    load_balancer::{Action, LoadBalancer, LoadBalancerKind},
-    network::{InstanceState, SecurityGroupPeer, SecurityGroupRule, Vpc},
+    load_balancer::{Action, LoadBalancer, LoadBalancerKind, LoadBalancerZone},
+    network::{InstanceState, SecurityGroupPeer, SecurityGroupRule, Subnet, Vpc},
     target_group::Target,
     task::TaskStatus,
 };
@@ -100,10 +103,10 @@ pub fn compile(state: &State, settings: &Settings) -> Slices {
 type Groups = BTreeMap<SecurityGroupId, SecurityGroupView>;
 
 fn resolve_groups(state: &State) -> Groups {
-    let mut members: BTreeMap<&SecurityGroupId, Vec<Ipv4Net>> = BTreeMap::new();
+    let mut members: BTreeMap<&SecurityGroupId, Vec<IpNet>> = BTreeMap::new();
     for interface in state.interfaces.values() {
         for group in &interface.groups {
-            members.entry(group).or_default().push(Ipv4Net::from(interface.address));
+            members.entry(group).or_default().extend(interface.addresses().map(IpNet::from));
         }
     }
     let resolve = |rules: &[SecurityGroupRule]| -> Vec<Permit> {
@@ -122,13 +125,14 @@ fn resolve_groups(state: &State) -> Groups {
 /// `None` when the rule can admit nothing: its protocol is not a number, or the group it names has no member.
 fn resolve_rule(
     rule: &SecurityGroupRule,
-    members: &BTreeMap<&SecurityGroupId, Vec<Ipv4Net>>,
+    members: &BTreeMap<&SecurityGroupId, Vec<IpNet>>,
 ) -> Option<Permit> {
     let protocol = match rule.protocol.as_str() {
         "-1" => None,
         "tcp" => Some(permit::TCP),
         "udp" => Some(permit::UDP),
-        "icmp" => Some(1),
+        "icmp" => Some(permit::ICMP),
+        "icmpv6" => Some(permit::ICMPV6),
         number => Some(number.parse().ok()?),
     };
     let peers = match &rule.peer {
@@ -191,7 +195,7 @@ fn node_slice(state: &State, settings: &Settings, groups: &Groups, row: &Vpc) ->
         .flat_map(|listener| {
             listener.rules.iter().flat_map(|rule| &rule.actions).chain(&listener.default_actions)
         })
-        .flat_map(forwarded)
+        .flat_map(Action::groups)
         .collect();
     let target_groups = state
         .target_groups
@@ -229,14 +233,6 @@ fn node_slice(state: &State, settings: &Settings, groups: &Groups, row: &Vpc) ->
     }
 }
 
-fn forwarded(action: &Action) -> impl Iterator<Item = &Arn> {
-    let groups = match action {
-        Action::Forward(groups) => groups.as_slice(),
-        Action::FixedResponse { .. } => &[],
-    };
-    groups.iter().map(|group| &group.target_group_arn)
-}
-
 fn targets_of<'a>(state: &'a State, group: &Arn) -> impl Iterator<Item = &'a Arc<Target>> + use<'a> {
     let prefix = format!("{group}|");
     state.targets.range(prefix.clone()..).map(|(_, target)| target).take_while({
@@ -248,9 +244,9 @@ fn targets_of<'a>(state: &'a State, group: &Arn) -> impl Iterator<Item = &'a Arc
 fn target_view(target: &Arc<Target>) -> TargetView {
     TargetView {
         key: target.key.clone(),
-        address: IpAddr::V4(target.address),
+        address: target.address,
         zone: target.zone.clone(),
-        server_id: None,
+        server_id: target.server_id,
         registered_at: target.registered_at,
         draining_until: target.draining.map(|draining| draining.until),
     }
@@ -270,7 +266,7 @@ fn load_balancer_view(state: &State, lb: &LoadBalancer) -> LoadBalancerView {
                 prefix_len: subnet.cidr.prefix_len(),
                 router: subnet.router(),
                 zone: zone.zone.clone(),
-                ipv6: None,
+                ipv6: node_ipv6(zone, subnet),
             };
             Some((zone.interface_id.clone(), interface))
         })
@@ -282,6 +278,14 @@ fn load_balancer_view(state: &State, lb: &LoadBalancer) -> LoadBalancerView {
         security_groups: lb.security_groups.clone(),
         attributes: lb.attributes.clone(),
     }
+}
+
+fn node_ipv6(zone: &LoadBalancerZone, subnet: &Subnet) -> Option<NodeInterface6> {
+    Some(NodeInterface6 {
+        address: zone.ipv6?,
+        prefix_len: subnet.ipv6_cidr()?.prefix_len(),
+        router: subnet.router6()?,
+    })
 }
 
 fn host_slice(state: &State, settings: &Settings, security_groups: Groups) -> HostSlice {
@@ -297,8 +301,12 @@ fn host_slice(state: &State, settings: &Settings, security_groups: Groups) -> Ho
         .subnets
         .values()
         .map(|subnet| {
-            let network =
-                SubnetNetwork { vpc_id: subnet.vpc_id.clone(), cidr: subnet.cidr, router: subnet.router() };
+            let network = SubnetNetwork {
+                vpc_id: subnet.vpc_id.clone(),
+                cidr: subnet.cidr,
+                router: subnet.router(),
+                ipv6: subnet.ipv6_cidr(),
+            };
             (subnet.id.clone(), network)
         })
         .collect();
@@ -310,6 +318,7 @@ fn host_slice(state: &State, settings: &Settings, security_groups: Groups) -> Ho
                 vpc_id: interface.vpc_id.clone(),
                 subnet_id: interface.subnet_id.clone(),
                 address: interface.address,
+                ipv6: interface.ipv6,
                 owner: interface.owner.clone(),
                 groups: interface.groups.clone(),
             };
@@ -605,11 +614,12 @@ fn refusal(
         ids.iter().filter_map(|id| groups.get(id)).flat_map(|view| pick(view).clone()).collect()
     };
     let egress = of(&link.security_group_ids, |view| &view.egress);
-    if !link.security_group_ids.is_empty() && !permit::is_admitted(&egress, permit::TCP, port, address) {
+    if !link.security_group_ids.is_empty() && !permit::is_admitted(&egress, permit::TCP, port, address.into())
+    {
         return Some(format!("no egress rule of the link's security groups admits tcp {address}:{port}"));
     }
     let ingress = of(target_groups, |view| &view.ingress);
-    let admits = |own: &Ipv4Addr| permit::is_admitted(&ingress, permit::TCP, port, *own);
+    let admits = |own: &Ipv4Addr| permit::is_admitted(&ingress, permit::TCP, port, (*own).into());
     if !target_groups.is_empty() && !link_addresses.iter().any(admits) {
         return Some(format!(
             "no ingress rule of the target's security groups admits the link at port {port}"

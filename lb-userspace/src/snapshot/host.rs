@@ -1,9 +1,9 @@
 //! What the host role needs: networks, interfaces and tasks; and which roles to run.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::permit::SecurityGroupView;
@@ -51,6 +51,16 @@ pub struct SubnetNetwork {
     pub cidr: Ipv4Net,
     /// The router's address.
     pub router: Ipv4Addr,
+    /// Its IPv6 range, whose first address is the router's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Net>,
+}
+
+impl SubnetNetwork {
+    /// The router's IPv6 address.
+    pub fn router6(&self) -> Option<Ipv6Addr> {
+        Some(Ipv6Addr::from(u128::from(self.ipv6?.network()) + 1))
+    }
 }
 
 /// A network interface: a veth from its subnet's bridge into its owner's namespace.
@@ -62,6 +72,9 @@ pub struct HostInterface {
     pub subnet_id: SubnetId,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Addr>,
     /// Whose it is, which says in which namespace it lives.
     pub owner: InterfaceOwner,
     /// Its security groups, enforced here for instances and tasks.

@@ -1,14 +1,19 @@
 //! Security groups resolved to address ranges, and the question whether they admit a connection.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// IANA protocol numbers that have ports.
 pub const TCP: u8 = 6;
 /// See [`TCP`].
 pub const UDP: u8 = 17;
+
+/// IANA protocol numbers that have none.
+pub const ICMP: u8 = 1;
+/// See [`ICMP`].
+pub const ICMPV6: u8 = 58;
 
 /// One resolved permission: a protocol, ports, and the addresses of the other side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +25,8 @@ pub struct Permit {
     pub first_port: u16,
     /// Last port.
     pub last_port: u16,
-    /// The other side's ranges, references to groups resolved to the /32s of their members.
-    pub peers: Vec<Ipv4Net>,
+    /// The other side's ranges, references to groups resolved to the single addresses of their members.
+    pub peers: Vec<IpNet>,
 }
 
 /// A security group, resolved.
@@ -35,7 +40,7 @@ pub struct SecurityGroupView {
 
 impl Permit {
     /// Whether it covers `port` of `protocol` (IANA number) with `peer`.
-    pub fn admits(&self, protocol: u8, port: u16, peer: Ipv4Addr) -> bool {
+    pub fn admits(&self, protocol: u8, port: u16, peer: IpAddr) -> bool {
         self.protocol.is_none_or(|own| own == protocol)
             && (self.first_port..=self.last_port).contains(&port)
             && self.peers.iter().any(|range| range.contains(&peer))
@@ -47,7 +52,7 @@ pub fn is_admitted<'a>(
     permits: impl IntoIterator<Item = &'a Permit>,
     protocol: u8,
     port: u16,
-    peer: Ipv4Addr,
+    peer: IpAddr,
 ) -> bool {
     permits.into_iter().any(|permit| permit.admits(protocol, port, peer))
 }

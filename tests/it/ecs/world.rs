@@ -120,6 +120,7 @@ impl World {
         let vpc = VpcNetwork { cidr: "10.0.0.0/16".parse().unwrap(), index: 0, resolver };
         self.slice.vpcs.insert(vpc_id.clone(), vpc);
         let interface = HostInterface {
+            ipv6: None,
             vpc_id,
             subnet_id: "subnet-1".into(),
             address: "10.0.1.6".parse().unwrap(),

@@ -72,6 +72,7 @@ impl World {
                 vpc_id: id.clone(),
                 cidr: format!("10.0.{subnet}.0/24").parse().unwrap(),
                 router: format!("10.0.{subnet}.1").parse().unwrap(),
+                ipv6: None,
             };
             self.slice.subnets.insert(vpc.subnet(subnet), network);
         }
@@ -98,6 +99,7 @@ impl World {
             vpc_id: VpcId::from(vpc.id("vpc")),
             subnet_id: vpc.subnet(subnet),
             address: format!("10.0.{subnet}.{host}").parse().unwrap(),
+            ipv6: None,
             owner,
             groups: vec![vpc.group()],
         };
@@ -114,6 +116,7 @@ impl World {
     /// namespace.
     pub(super) fn add_subnet_of_resolver(&mut self, vpc: &Vpc) -> String {
         let network = SubnetNetwork {
+            ipv6: None,
             vpc_id: VpcId::from(vpc.id("vpc")),
             cidr: "10.0.0.0/24".parse().unwrap(),
             router: "10.0.0.1".parse().unwrap(),

@@ -63,6 +63,7 @@ impl World {
                 vpc_id: vpc(),
                 cidr: format!("10.0.{number}.0/24").parse().unwrap(),
                 router: format!("10.0.{number}.1").parse().unwrap(),
+                ipv6: None,
             };
             world.slice.subnets.insert(subnet(number), network);
         }
@@ -102,6 +103,7 @@ impl World {
             vpc_id: vpc(),
             subnet_id: subnet(address.octets()[2]),
             address,
+            ipv6: None,
             owner,
             groups: vec![SecurityGroupId::from("sg-open".to_owned())],
         };
@@ -358,6 +360,7 @@ pub(super) fn plan_of(targets: BTreeMap<TargetName, TargetPlan>, sources: Option
     };
     let name = ListenerName { address: BALANCER.into(), port: PORT, protocol: Protocol::Tcp };
     let node = NodePlan {
+        device: World::device(),
         balancer: balancer_arn(),
         ipv4: Side {
             address: BALANCER.into(),
@@ -367,7 +370,7 @@ pub(super) fn plan_of(targets: BTreeMap<TargetName, TargetPlan>, sources: Option
         ipv6: None,
         listeners: [(name, listener)].into(),
     };
-    Plan { nodes: [(World::device(), node)].into() }
+    Plan { nodes: [(BALANCER.into(), node)].into() }
 }
 
 pub(super) fn target(address: Ipv4Addr, health: Verdict) -> TargetPlan {

@@ -8,12 +8,14 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ApiError, elbv2::check_arn};
+use super::{ApiError, elbv2::check_arn, server_ids};
 use crate::model::{
     id::Arn,
-    load_balancer::{Action, Condition, Listener, LoadBalancer, LoadBalancerKind, Rule, WeightedTargetGroup},
+    load_balancer::{
+        Action, Condition, IpAddressType, Listener, LoadBalancer, LoadBalancerKind, Rule, WeightedTargetGroup,
+    },
     state::State,
-    target_group::TargetGroup,
+    target_group::{TargetAddressType, TargetGroup, TargetType},
 };
 
 /// An action on the wire.
@@ -254,6 +256,16 @@ fn check_groups(state: &State, lb: &LoadBalancer, action: &Action) -> Result<(),
                 format!("The target group '{arn}' and the load balancer are not in the same VPC"),
             ));
         }
+        if group.ip_address_type == TargetAddressType::Ipv6 && lb.ip_address_type != IpAddressType::Dualstack
+        {
+            return Err(ApiError::sender(
+                "InvalidConfigurationRequest",
+                format!(
+                    "The target group '{arn}' has IpAddressType 'ipv6', which only a dualstack load balancer can \
+                     forward to"
+                ),
+            ));
+        }
         if load_balancers_of(state, arn).iter().any(|other| **other != lb.arn) {
             return Err(ApiError::limit(
                 "TargetGroupAssociationLimit",
@@ -270,6 +282,50 @@ fn check_groups(state: &State, lb: &LoadBalancer, action: &Action) -> Result<(),
             "TooManyUniqueTargetGroupsPerLoadBalancer",
             format!("A load balancer can forward to at most {GROUPS_PER_LOAD_BALANCER_MAX} target groups"),
         ));
+    }
+    Ok(())
+}
+
+/// Checks that a listener of this protocol can forward to the groups of its actions.
+///
+/// # Errors
+/// `IncompatibleProtocols` or `InvalidConfigurationRequest`, naming the group.
+pub fn check_protocols(state: &State, protocol: &str, actions: &[Action]) -> Result<(), ApiError> {
+    // AWS: Network Load Balancers, "Routing configuration".
+    let lawful: &[&str] = match protocol {
+        "HTTP" | "HTTPS" => &["HTTP", "HTTPS"],
+        "TCP" => &["TCP", "TCP_UDP"],
+        "TLS" => &["TCP", "TLS"],
+        "UDP" => &["UDP", "TCP_UDP"],
+        "QUIC" => &["QUIC", "TCP_QUIC"],
+        own => &[own],
+    };
+    let arns: Vec<_> = actions.iter().flat_map(Action::groups).collect();
+    let groups = arns.iter().filter_map(|arn| state.target_groups.get(arn.as_str()));
+    for group in groups {
+        if !lawful.contains(&group.protocol.as_str()) {
+            return Err(ApiError::sender(
+                "IncompatibleProtocols",
+                format!(
+                    "The target group '{}' has the protocol '{}', which a listener of protocol '{protocol}' cannot \
+                     forward to",
+                    group.arn, group.protocol
+                ),
+            ));
+        }
+        if group.target_type == TargetType::Alb && (protocol != "TCP" || arns.len() > 1) {
+            return Err(ApiError::sender(
+                "InvalidConfigurationRequest",
+                format!(
+                    "The target group '{}' has the target type 'alb', which a TCP listener can forward to, and to \
+                     nothing beside it",
+                    group.arn
+                ),
+            ));
+        }
+    }
+    if server_ids::is_quic(protocol) {
+        server_ids::check_actions(state, actions)?;
     }
     Ok(())
 }

@@ -30,6 +30,8 @@ enum Values {
     Bool,
     /// A number in a range, both ends included.
     Number(u32, u32),
+    /// `off`, or a number in a range.
+    OffOr(u32, u32),
     /// One of these words.
     OneOf(&'static [&'static str]),
 }
@@ -86,6 +88,12 @@ pub fn set(
             {
                 return wrong(format!("between '{low}' and '{high}'"));
             }
+            Values::OffOr(low, high)
+                if value != "off"
+                    && !value.parse::<u32>().is_ok_and(|number| (*low..=*high).contains(&number)) =>
+            {
+                return wrong(format!("'off' or between '{low}' and '{high}'"));
+            }
             Values::OneOf(words) if !words.contains(&value.as_str()) => {
                 return wrong(format!("one of '{}'", words.join(", ")));
             }
@@ -97,7 +105,7 @@ pub fn set(
     Ok(())
 }
 
-use Values::{Bool, Default, Number, OneOf};
+use Values::{Bool, Default, Number, OffOr, OneOf};
 
 /// Of an application load balancer.
 pub const APPLICATION: &[Known] = &[
@@ -138,7 +146,6 @@ pub const NETWORK: &[Known] = &[
     Known("deletion_protection.enabled", "false", Bool),
     Known("dns_record.client_routing_policy", "any_availability_zone", Default),
     Known("ipv6.deny_all_igw_traffic", "false", Default),
-    // One node serves every zone of its VPC, so targets of all zones get traffic whichever value is set.
     Known("load_balancing.cross_zone.enabled", "false", Bool),
     Known("secondary_ips.auto_assigned.per_subnet", "0", Default),
     Known("zonal_shift.config.enabled", "false", Default),
@@ -162,24 +169,106 @@ pub const HTTP_TARGET_GROUP: &[Known] = &[
     Known("target_group_health.unhealthy_state_routing.minimum_healthy_targets.percentage", "off", Default),
 ];
 
-/// Of a target group for network load balancers.
-pub const TCP_TARGET_GROUP: &[Known] = &[
-    Known("deregistration_delay.connection_termination.enabled", "false", Bool),
-    Known("deregistration_delay.timeout_seconds", "300", Number(0, 3_600)),
-    Known("load_balancing.cross_zone.enabled", "use_load_balancer_configuration", Default),
-    // Both ways pass the node with both addresses rewritten, so the client's address is not preserved.
-    Known("preserve_client_ip.enabled", "false", Default),
+/// What every target group for network load balancers has, and what one of a protocol has beside it.
+macro_rules! network_target_group {
+    ($($own:expr),* $(,)?) => {
+        &[
+            Known("deregistration_delay.connection_termination.enabled", "false", Bool),
+            Known("deregistration_delay.timeout_seconds", "300", Number(0, 3_600)),
+            Known(
+                "load_balancing.cross_zone.enabled",
+                "use_load_balancer_configuration",
+                OneOf(&["true", "false", "use_load_balancer_configuration"]),
+            ),
+            Known("target_group_health.dns_failover.minimum_healthy_targets.count", "1", Default),
+            Known("target_group_health.dns_failover.minimum_healthy_targets.percentage", "off", Default),
+            Known(
+                "target_group_health.unhealthy_state_routing.minimum_healthy_targets.count",
+                "1",
+                Number(1, 1_000),
+            ),
+            Known(
+                "target_group_health.unhealthy_state_routing.minimum_healthy_targets.percentage",
+                "off",
+                OffOr(1, 100),
+            ),
+            Known("target_health_state.unhealthy.connection_termination.enabled", "true", Bool),
+            Known("target_health_state.unhealthy.draining_interval_seconds", "0", Number(0, 360_000)),
+            $($own),*
+        ]
+    };
+}
+
+/// Ours: how packets come to targets. `auto` is as `preserve_client_ip.enabled` says; the last three are for targets
+/// that have the load balancer's address and answer clients themselves.
+const FORWARDING: Known =
+    Known("gatehouse.forwarding", "auto", OneOf(&["auto", "nat", "preserve", "l2", "ipip", "gue"]));
+
+/// Of a TCP target group.
+pub const TCP_TARGET_GROUP: &[Known] = network_target_group![
+    FORWARDING,
+    Known("preserve_client_ip.enabled", "false", Bool),
+    Known("proxy_protocol_v2.enabled", "false", Default),
+    Known("stickiness.enabled", "false", Bool),
+    Known("stickiness.type", "source_ip", OneOf(&["source_ip"])),
+];
+
+/// Of a UDP or TCP_UDP target group: a datagram has no room for a header in front.
+pub const UDP_TARGET_GROUP: &[Known] = network_target_group![
+    FORWARDING,
+    Known("preserve_client_ip.enabled", "false", Bool),
+    Known("proxy_protocol_v2.enabled", "false", Default),
+    Known("stickiness.enabled", "false", Bool),
+    Known("stickiness.type", "source_ip", OneOf(&["source_ip"])),
+];
+
+/// Of a QUIC or TCP_QUIC target group: connection ids make it sticky.
+pub const QUIC_TARGET_GROUP: &[Known] = network_target_group![
+    FORWARDING,
+    // Ours: bytes of the ids that servers put in their connection ids; AWS's have 8.
+    Known("gatehouse.quic.server_id_length", "8", Number(1, 8)),
+    Known("preserve_client_ip.enabled", "false", Bool),
     Known("proxy_protocol_v2.enabled", "false", Default),
     Known("stickiness.enabled", "false", Default),
-    Known("stickiness.type", "source_ip", Default),
+    Known("stickiness.type", "source_ip", OneOf(&["source_ip"])),
+];
+
+/// Of a target group whose target is an application load balancer, which sees clients as they are.
+pub const ALB_TARGET_GROUP: &[Known] = &[
+    Known("deregistration_delay.connection_termination.enabled", "false", Default),
+    Known("deregistration_delay.timeout_seconds", "300", Number(0, 3_600)),
+    Known("load_balancing.cross_zone.enabled", "use_load_balancer_configuration", Default),
+    Known("preserve_client_ip.enabled", "true", Default),
+    Known("proxy_protocol_v2.enabled", "false", Default),
     Known("target_group_health.dns_failover.minimum_healthy_targets.count", "1", Default),
     Known("target_group_health.dns_failover.minimum_healthy_targets.percentage", "off", Default),
     Known("target_group_health.unhealthy_state_routing.minimum_healthy_targets.count", "1", Default),
     Known("target_group_health.unhealthy_state_routing.minimum_healthy_targets.percentage", "off", Default),
-    // Established flows outlive a target's health, as a client would choose.
-    Known("target_health_state.unhealthy.connection_termination.enabled", "false", Default),
-    Known("target_health_state.unhealthy.draining_interval_seconds", "0", Default),
 ];
+
+/// Checks what the attributes of a target group for network load balancers say together.
+///
+/// # Errors
+/// A validation error naming the one that would have no effect.
+pub fn check_together(set: &Attributes) -> Result<(), ApiError> {
+    let is = |key: &str, value: &str| set.get(key).is_some_and(|own| own == value);
+    const INTERVAL: &str = "target_health_state.unhealthy.draining_interval_seconds";
+    const TERMINATION: &str = "target_health_state.unhealthy.connection_termination.enabled";
+    let drains = set.get(INTERVAL).is_some_and(|seconds| seconds != "0");
+    if drains && !is(TERMINATION, "false") {
+        return Err(ApiError::validation(format!(
+            "Target group attribute '{INTERVAL}' needs '{TERMINATION}' to be 'false'"
+        )));
+    }
+    let answers_itself = ["l2", "ipip", "gue"].iter().any(|mode| is("gatehouse.forwarding", mode));
+    if answers_itself && is("proxy_protocol_v2.enabled", "true") {
+        return Err(ApiError::validation(
+            "Target group attribute 'proxy_protocol_v2.enabled' needs 'gatehouse.forwarding' to be one of 'auto, nat, \
+             preserve'",
+        ));
+    }
+    Ok(())
+}
 
 /// Of a listener of an application load balancer.
 pub const HTTP_LISTENER: &[Known] = &[
@@ -196,8 +285,14 @@ pub const HTTP_LISTENER: &[Known] = &[
     Known("routing.http.response.x_frame_options.header_value", "", Default),
 ];
 
-/// Of a TCP listener of a network load balancer.
-pub const TCP_LISTENER: &[Known] = &[Known("tcp.idle_timeout.seconds", "350", Number(60, 6_000))];
+/// Ours: flows that may begin in a second; `off` leaves it to the limit of the whole node.
+const NEW_FLOWS: Known = Known("gatehouse.new_flows_per_second", "off", OffOr(1, 10_000_000));
+
+/// Of a listener of a network load balancer that takes TCP.
+pub const TCP_LISTENER: &[Known] = &[NEW_FLOWS, Known("tcp.idle_timeout.seconds", "350", Number(60, 6_000))];
+
+/// Of a listener of a network load balancer that takes datagrams alone.
+pub const UDP_LISTENER: &[Known] = &[NEW_FLOWS];
 
 #[cfg(test)]
 mod tests {
@@ -209,8 +304,19 @@ mod tests {
 
     #[test]
     fn every_default_may_be_set_explicitly() {
-        for known in [APPLICATION, NETWORK, HTTP_TARGET_GROUP, TCP_TARGET_GROUP, HTTP_LISTENER, TCP_LISTENER]
-        {
+        let tables = [
+            APPLICATION,
+            NETWORK,
+            HTTP_TARGET_GROUP,
+            TCP_TARGET_GROUP,
+            UDP_TARGET_GROUP,
+            QUIC_TARGET_GROUP,
+            ALB_TARGET_GROUP,
+            HTTP_LISTENER,
+            TCP_LISTENER,
+            UDP_LISTENER,
+        ];
+        for known in tables {
             let defaults = describe(known, &Attributes::new());
             set(known, &mut Attributes::new(), defaults, "Some").unwrap();
         }
@@ -252,5 +358,32 @@ mod tests {
         refused("deletion_protection.enabled", "yes");
         refused("routing.http.xff_header_processing.mode", "drop");
         refused("access_logs.s3.enabled", "true");
+        let refused = |key: &str, value: &str| {
+            let mut kept = Attributes::new();
+            let error = set(TCP_TARGET_GROUP, &mut kept, given(key, value), "Target group").unwrap_err();
+            assert!(error.message.contains(key), "{}", error.message);
+        };
+        refused("gatehouse.forwarding", "gre");
+        refused("gatehouse.quic.server_id_length", "8");
+        refused("load_balancing.cross_zone.enabled", "off");
+        refused("stickiness.type", "lb_cookie");
+        refused("target_group_health.dns_failover.minimum_healthy_targets.count", "2");
+        refused("target_group_health.unhealthy_state_routing.minimum_healthy_targets.count", "off");
+        refused("target_group_health.unhealthy_state_routing.minimum_healthy_targets.percentage", "101");
+        refused("target_health_state.unhealthy.draining_interval_seconds", "360001");
+    }
+
+    #[test]
+    fn attributes_that_would_have_no_effect_together_are_refused() {
+        let set = |pairs: &[(&str, &str)]| {
+            check_together(&pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect())
+        };
+        let interval = ("target_health_state.unhealthy.draining_interval_seconds", "60");
+        let termination = "target_health_state.unhealthy.connection_termination.enabled";
+        set(&[interval, (termination, "false")]).unwrap();
+        assert!(set(&[interval]).unwrap_err().message.contains(interval.0));
+        let proxied = ("proxy_protocol_v2.enabled", "true");
+        set(&[proxied, ("gatehouse.forwarding", "nat")]).unwrap();
+        assert!(set(&[proxied, ("gatehouse.forwarding", "gue")]).unwrap_err().message.contains(proxied.0));
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{ApiError, Caller, Handler};
 use crate::model::{
     id::SubnetId,
-    network::{Instance, SecurityGroup, Subnet, Tag, Tags, Vpc},
+    network::{ElasticIp, Instance, SecurityGroup, Subnet, Tag, Tags, Vpc},
     state::{Draft, Resource},
 };
 
@@ -194,6 +194,15 @@ impl ById for SecurityGroup {
 impl ById for Instance {
     fn missing(id: &str) -> ApiError {
         ApiError::not_found("InvalidInstanceID.NotFound", format!("The instance ID '{id}' does not exist"))
+    }
+}
+
+impl ById for ElasticIp {
+    fn missing(id: &str) -> ApiError {
+        ApiError::not_found(
+            "InvalidAllocationID.NotFound",
+            format!("The allocation ID '{id}' does not exist"),
+        )
     }
 }
 

@@ -1,4 +1,4 @@
-//! ec2: tags of VPCs, subnets, security groups and instances.
+//! ec2: tags of VPCs, subnets, security groups, instances and Elastic IP addresses.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::{
     ec2::{ById, Selection, TagForm, by_id, ec2_operation, set_tag},
 };
 use crate::model::{
-    network::{Instance, SecurityGroup, Subnet, Tags, Vpc},
+    network::{ElasticIp, Instance, SecurityGroup, Subnet, Tags, Vpc},
     state::Draft,
 };
 
@@ -68,6 +68,7 @@ fn change(
         Some("subnet") => change!(Subnet),
         Some("sg") => change!(SecurityGroup),
         Some("i") => change!(Instance),
+        Some("eipalloc") => change!(ElasticIp),
         _ => return Err(ApiError::not_found("InvalidID", format!("The ID '{id}' is not valid"))),
     }
     Ok(())
@@ -90,7 +91,8 @@ fn describe(draft: &mut Draft, _: &Caller, input: DescribeInput) -> Result<Value
         .map(|(id, tags)| ("vpc", id, tags))
         .chain(tagged::<Subnet>(draft, |row| &row.tags).map(|(id, tags)| ("subnet", id, tags)))
         .chain(tagged::<SecurityGroup>(draft, |row| &row.tags).map(|(id, tags)| ("security-group", id, tags)))
-        .chain(tagged::<Instance>(draft, |row| &row.tags).map(|(id, tags)| ("instance", id, tags)));
+        .chain(tagged::<Instance>(draft, |row| &row.tags).map(|(id, tags)| ("instance", id, tags)))
+        .chain(tagged::<ElasticIp>(draft, |row| &row.tags).map(|(id, tags)| ("elastic-ip", id, tags)));
     let mut rows = Vec::new();
     for (kind, id, tags) in all {
         for tag in &tags {

@@ -3,6 +3,8 @@
 //! As on AWS, `ECS_CLUSTER=<name>` in an instance's user data makes it a container instance of that cluster; nothing
 //! else of the user data is looked at. The host role makes the machine's namespace and reports it running.
 
+use std::net::Ipv6Addr;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -71,6 +73,8 @@ struct RunInput {
     max_count: u32,
     subnet_id: Option<String>,
     private_ip_address: Option<String>,
+    #[serde(flatten)]
+    ipv6: Ipv6Input,
     #[serde(default)]
     security_group_ids: Vec<String>,
     #[serde(default)]
@@ -85,8 +89,65 @@ struct RunInput {
 struct NetworkInterface {
     subnet_id: Option<String>,
     private_ip_address: Option<String>,
+    #[serde(flatten)]
+    ipv6: Ipv6Input,
     #[serde(default)]
     groups: Vec<String>,
+}
+
+/// What a request says of an instance's IPv6 address, in either place.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Ipv6Input {
+    ipv6_address_count: Option<u32>,
+    ipv6_addresses: Vec<Ipv6AddressInput>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Ipv6AddressInput {
+    ipv6_address: Option<String>,
+}
+
+impl Ipv6Input {
+    fn is_given(&self) -> bool {
+        self.ipv6_address_count.is_some() || !self.ipv6_addresses.is_empty()
+    }
+
+    /// The next instance's IPv6 address, if it is to have one.
+    fn address(&self, draft: &Draft, subnet: &Subnet) -> Result<Option<Ipv6Addr>, ApiError> {
+        let count = self.ipv6_addresses.len() as u64 + u64::from(self.ipv6_address_count.unwrap_or(0));
+        if count > 1 {
+            return Err(ApiError::validation(
+                "Ipv6Addresses and Ipv6AddressCount ask for more than one address, and an instance has one here",
+            ));
+        }
+        if count == 0 && (self.is_given() || !subnet.assign_ipv6) {
+            return Ok(None);
+        }
+        if subnet.ipv6.is_none() {
+            return Err(ApiError::validation(format!(
+                "Ipv6Addresses and Ipv6AddressCount need an IPv6 CIDR block, and subnet '{}' has none",
+                subnet.id
+            )));
+        }
+        let Some(given) = self.ipv6_addresses.first() else {
+            return Ok(interfaces::free_ipv6(draft.state(), subnet));
+        };
+        let text = given.ipv6_address.as_deref().ok_or_else(|| ApiError::missing("Ipv6Address"))?;
+        let address = text
+            .parse()
+            .map_err(|_| ApiError::validation(format!("invalid value for parameter Ipv6Address: {text}")))?;
+        if !subnet.is_assignable6(address) {
+            return Err(ApiError::validation(format!(
+                "Ipv6Address {text} does not fall within the subnet's address range"
+            )));
+        }
+        if !interfaces::is_free6(draft.state(), subnet, address) {
+            return Err(ApiError::conflict("InvalidIPAddress.InUse", format!("Address {text} is in use.")));
+        }
+        Ok(Some(address))
+    }
 }
 
 fn run(draft: &mut Draft, caller: &Caller, mut input: RunInput) -> Result<Value, ApiError> {
@@ -101,6 +162,9 @@ fn run(draft: &mut Draft, caller: &Caller, mut input: RunInput) -> Result<Value,
         input.subnet_id = interface.subnet_id.or(input.subnet_id);
         input.private_ip_address = interface.private_ip_address.or(input.private_ip_address);
         input.security_group_ids.extend(interface.groups);
+        if interface.ipv6.is_given() {
+            input.ipv6 = interface.ipv6;
+        }
     }
     if !(1..=input.max_count).contains(&input.min_count) {
         return Err(ApiError::validation("MinCount must be at least 1 and at most MaxCount"));
@@ -128,6 +192,7 @@ fn run(draft: &mut Draft, caller: &Caller, mut input: RunInput) -> Result<Value,
             None => interfaces::free_address(draft.state(), &subnet),
         };
         let Some(address) = address else { break };
+        let ipv6 = input.ipv6.address(draft, &subnet)?;
         let id = InstanceId(format!("i-{}", draft.hex(17)));
         let owner = InterfaceOwner::Instance(id.clone());
         let interface = interfaces::attach(
@@ -138,6 +203,7 @@ fn run(draft: &mut Draft, caller: &Caller, mut input: RunInput) -> Result<Value,
             owner,
             "Primary network interface".to_owned(),
         );
+        interfaces::set_ipv6(draft, &interface.id, ipv6);
         let instance = Instance {
             id,
             vpc_id: subnet.vpc_id.clone(),
@@ -249,6 +315,14 @@ fn describe(draft: &mut Draft, caller: &Caller, input: DescribeInput) -> Result<
             "subnet-id" | "network-interface.subnet-id" => Some(vec![instance.subnet_id.to_string()]),
             "vpc-id" | "network-interface.vpc-id" => Some(vec![instance.vpc_id.to_string()]),
             "private-ip-address" => Some(vec![instance.address.to_string()]),
+            "ipv6-address" | "network-interface.ipv6-addresses.ipv6-address" => Some(
+                draft
+                    .one::<Interface>(instance.interface_id.as_str())
+                    .and_then(|interface| interface.ipv6)
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
+            ),
             "network-interface.network-interface-id" => Some(vec![instance.interface_id.to_string()]),
             "availability-zone" => Some(
                 draft
@@ -346,10 +420,12 @@ fn wire(draft: &Draft, caller: &Caller, instance: &Instance) -> Value {
             "Placement": {"AvailabilityZone": zone, "Tenancy": "default"},
             "SecurityGroups": groups,
             "SourceDestCheck": true,
+            "Ipv6Address": interface.ipv6,
             "NetworkInterfaces": [{
                 "NetworkInterfaceId": interface.id, "PrivateIpAddress": instance.address, "SubnetId": instance.subnet_id,
                 "VpcId": instance.vpc_id, "Groups": groups, "OwnerId": caller.account, "Status": "in-use",
                 "Description": interface.description,
+                "Ipv6Addresses": ipv6_forms(interface),
             }],
         });
         if let Value::Object(network) = network {
@@ -357,6 +433,12 @@ fn wire(draft: &Draft, caller: &Caller, instance: &Instance) -> Value {
         }
     }
     form
+}
+
+/// An interface's IPv6 addresses as answers have them.
+pub(super) fn ipv6_forms(interface: &Interface) -> Vec<Value> {
+    let addresses = interface.ipv6.iter();
+    addresses.map(|address| json!({"Ipv6Address": address, "IsPrimaryIpv6": true})).collect()
 }
 
 /// What the ECS agent's configuration file says.

@@ -4,7 +4,7 @@
 //! Not an operation of its own: every operation that needs an address calls this, so that none is given out twice.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::model::{
     id::{InterfaceId, SecurityGroupId},
@@ -27,6 +27,7 @@ pub fn attach(
         vpc_id: subnet.vpc_id.clone(),
         subnet_id: subnet.id.clone(),
         address,
+        ipv6: None,
         groups,
         owner,
         description,
@@ -35,6 +36,11 @@ pub fn attach(
     };
     draft.put(interface.clone());
     interface
+}
+
+/// Gives an interface an IPv6 address beside its own, which must be assignable and free; or takes it away.
+pub fn set_ipv6(draft: &mut Draft, id: &InterfaceId, address: Option<Ipv6Addr>) {
+    draft.edit::<Interface>(id.as_str(), |interface| interface.ipv6 = address);
 }
 
 /// Takes every interface of `owner` away.
@@ -61,13 +67,30 @@ pub fn is_free(state: &State, subnet: &Subnet, address: Ipv4Addr) -> bool {
     subnet.is_assignable(address) && in_subnet(state, subnet).all(|taken| taken != address)
 }
 
+/// The lowest IPv6 address of `subnet` that nobody has and AWS does not reserve.
+pub fn free_ipv6(state: &State, subnet: &Subnet) -> Option<Ipv6Addr> {
+    let taken: BTreeSet<_> = in_subnet6(state, subnet).collect();
+    // Ends at the first that is free, after as many steps as are taken.
+    let first = u128::from(subnet.ipv6_cidr()?.network());
+    (first..)
+        .skip(RESERVED)
+        .map(Ipv6Addr::from)
+        .take_while(|address| subnet.is_assignable6(*address))
+        .find(|address| !taken.contains(address))
+}
+
+/// Whether the IPv6 `address` may be given to a new interface of `subnet`.
+pub fn is_free6(state: &State, subnet: &Subnet, address: Ipv6Addr) -> bool {
+    subnet.is_assignable6(address) && in_subnet6(state, subnet).all(|taken| taken != address)
+}
+
 /// The subnet of a VPC that holds `address`.
-pub fn subnet_of<'a>(state: &'a State, vpc_id: &str, address: Ipv4Addr) -> Option<&'a Subnet> {
+pub fn subnet_of<'a>(state: &'a State, vpc_id: &str, address: IpAddr) -> Option<&'a Subnet> {
     state
         .subnets
         .values()
         .map(AsRef::as_ref)
-        .find(|subnet| subnet.vpc_id.as_str() == vpc_id && subnet.cidr.contains(&address))
+        .find(|subnet| subnet.vpc_id.as_str() == vpc_id && subnet.contains(address))
 }
 
 /// What is not free: addresses of interfaces, and on the host's own network those of the host and of other machines.
@@ -80,16 +103,29 @@ fn in_subnet<'a>(state: &'a State, subnet: &'a Subnet) -> impl Iterator<Item = I
         .chain(others.map(|taken| taken.address))
 }
 
+fn in_subnet6<'a>(state: &'a State, subnet: &'a Subnet) -> impl Iterator<Item = Ipv6Addr> + 'a {
+    let own = state.interfaces.values().filter(|interface| interface.subnet_id == subnet.id);
+    own.filter_map(|interface| interface.ipv6)
+}
+
+/// The first four addresses are AWS's.
+const RESERVED: usize = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::id::InstanceId;
+    use crate::model::{id::InstanceId, network::Ipv6Block};
 
     fn subnet() -> Subnet {
         Subnet {
             id: "subnet-1".into(),
             vpc_id: "vpc-1".into(),
             cidr: "10.0.1.0/28".parse().unwrap(),
+            ipv6: Some(Ipv6Block {
+                association_id: "subnet-cidr-assoc-1".to_owned(),
+                cidr: "fd00:0:0:1::/64".parse().unwrap(),
+            }),
+            assign_ipv6: false,
             zone: "eu-central-1a".to_owned(),
             tags: Vec::new(),
         }
@@ -112,6 +148,24 @@ mod tests {
         assert_eq!(given.last(), Some(&Ipv4Addr::new(10, 0, 1, 14)), "the last address is reserved");
         assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), 11);
         assert!(!is_free(draft.state(), &subnet, given[0]));
+    }
+
+    #[test]
+    fn ipv6_addresses_start_after_the_reserved_ones_too() {
+        let mut draft = Draft::new(State::default(), 0, [1; 32]);
+        let subnet = subnet();
+        let mut given = Vec::new();
+        for host in 4..7 {
+            let address = free_ipv6(draft.state(), &subnet).unwrap();
+            let own =
+                attach(&mut draft, &subnet, [10, 0, 1, host].into(), Vec::new(), owner(), String::new());
+            set_ipv6(&mut draft, &own.id, Some(address));
+            given.push(address.to_string());
+        }
+        assert_eq!(given, ["fd00:0:0:1::4", "fd00:0:0:1::5", "fd00:0:0:1::6"]);
+        assert!(!is_free6(draft.state(), &subnet, "fd00:0:0:1::5".parse().unwrap()));
+        assert!(!is_free6(draft.state(), &subnet, "fd00:0:0:1::3".parse().unwrap()), "reserved");
+        assert!(is_free6(draft.state(), &subnet, "fd00:0:0:1::ffff".parse().unwrap()));
     }
 
     #[test]

@@ -5,12 +5,13 @@ use serde_json::Value;
 
 use super::{
     ApiError, Caller, Entry,
-    actions::{ActionForm, action_forms, parse_actions},
+    actions::{ActionForm, action_forms, check_protocols, parse_actions},
     attributes::{self, Attribute, Known},
     elbv2::{Nothing, Tag, check_arn, check_tags},
     load_balancers::{self, PAGE_MAX, remove_listener},
     operation,
     paging::page,
+    targets::application_registration,
 };
 use crate::model::{
     id::Arn,
@@ -97,6 +98,7 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<List
         input.mutual_authentication.as_ref(),
     )?;
     let default_actions = parse_actions(draft.state(), &lb, input.default_actions)?;
+    check_protocols(draft.state(), &protocol, &default_actions)?;
     let tags = check_tags(input.tags)?;
     if let Some(existing) = at_port(draft.state(), &lb.arn, port) {
         let is_same = existing.protocol == protocol
@@ -163,7 +165,7 @@ fn check_protocol(lb: &LoadBalancer, protocol: &str) -> Result<(), ApiError> {
             lawful.join(", ")
         )));
     }
-    if matches!(protocol, "HTTP" | "TCP") {
+    if matches!(protocol, "HTTP" | "TCP" | "UDP" | "TCP_UDP" | "QUIC" | "TCP_QUIC") {
         return Ok(());
     }
     Err(ApiError::sender(
@@ -280,20 +282,26 @@ fn modify(draft: &mut Draft, _: &Caller, input: ModifyInput) -> Result<Listeners
         &input.alpn_policy,
         input.mutual_authentication.as_ref(),
     )?;
-    if let Some(protocol) = input.protocol {
+    if let Some(protocol) = input.protocol.filter(|protocol| *protocol != listener.protocol) {
         check_protocol(&lb, &protocol)?;
         listener.protocol = protocol;
+        // Each protocol has attributes of its own.
+        listener.attributes.clear();
     }
     if let Some(port) = input.port {
         let port = check_port(port)?;
         if at_port(draft.state(), &lb.arn, port).is_some_and(|other| other.arn != listener.arn) {
             return Err(duplicate(&lb.arn));
         }
+        if port != listener.port {
+            check_unneeded(draft.state(), &listener)?;
+        }
         listener.port = port;
     }
     if let Some(actions) = input.default_actions {
         listener.default_actions = parse_actions(draft.state(), &lb, actions)?;
     }
+    check_protocols(draft.state(), &listener.protocol, &listener.default_actions)?;
     let listeners = vec![form(&listener)];
     draft.put(listener);
     Ok(Listeners { listeners, next_marker: None })
@@ -306,14 +314,31 @@ struct OneInput {
 }
 
 fn delete(draft: &mut Draft, _: &Caller, input: OneInput) -> Result<Nothing, ApiError> {
-    let arn = find(draft.state(), &input.listener_arn)?.arn.clone();
+    let listener = find(draft.state(), &input.listener_arn)?.clone();
+    check_unneeded(draft.state(), &listener)?;
+    let arn = listener.arn;
     remove_listener(draft, &arn);
     Ok(Nothing {})
+}
+
+/// Checks that no network load balancer forwards to this listener's port.
+fn check_unneeded(state: &State, listener: &Listener) -> Result<(), ApiError> {
+    match application_registration(state, &listener.load_balancer_arn, Some(listener.port)) {
+        None => Ok(()),
+        Some(target) => Err(ApiError::conflict(
+            "ResourceInUse",
+            format!(
+                "Listener port '{}' is in use by registered target '{}' of '{}' and cannot be removed",
+                listener.port, target.key, target.target_group_arn
+            ),
+        )),
+    }
 }
 
 fn table(listener: &Listener) -> &'static [Known] {
     match listener.protocol.as_str() {
         "HTTP" => attributes::HTTP_LISTENER,
+        "UDP" | "QUIC" => attributes::UDP_LISTENER,
         _ => attributes::TCP_LISTENER,
     }
 }

@@ -2,23 +2,26 @@
 //!
 //! A load balancer takes one interface per subnet, whose address it keeps for its life. Listeners hang below it.
 
-use std::net::Ipv4Addr;
-
 use serde::{Deserialize, Serialize};
 
 use super::{
     ApiError, Caller, Entry,
     attributes::{self, Attribute, Known},
     elbv2::{Nothing, Tag, check_arn, check_name, check_security_groups, check_tags, unsupported},
-    interfaces, operation,
+    interfaces,
+    load_balancer_zones::{
+        SubnetMapping, ZoneForm, change_family, ip_address_type, move_to, set_addresses, take_zone,
+        wanted_subnets, zone_forms,
+    },
+    operation,
     paging::page,
+    targets::application_registration,
     timestamp::seconds,
-    underlay,
 };
 use crate::model::{
     id::{Arn, SecurityGroupId, VpcId},
     load_balancer::{Listener, LoadBalancer, LoadBalancerKind, LoadBalancerZone, Rule},
-    network::{Interface, InterfaceOwner, Standing, Subnet},
+    network::{Interface, InterfaceOwner, Standing},
     state::{Draft, State},
 };
 
@@ -52,17 +55,7 @@ struct CreateInput {
     ip_address_type: Option<String>,
     customer_owned_ipv4_pool: Option<String>,
     ipam_pools: Option<serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct SubnetMapping {
-    subnet_id: Option<String>,
-    allocation_id: Option<String>,
-    #[serde(rename = "PrivateIPv4Address")]
-    private_ipv4_address: Option<String>,
-    #[serde(rename = "IPv6Address")]
-    ipv6_address: Option<String>,
+    enable_prefix_for_ipv6_source_nat: Option<String>,
 }
 
 /// A load balancer on the wire.
@@ -94,20 +87,6 @@ struct StateForm {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct ZoneForm {
-    zone_name: String,
-    subnet_id: String,
-    load_balancer_addresses: Vec<AddressForm>,
-}
-
-#[derive(Serialize)]
-struct AddressForm {
-    #[serde(rename = "PrivateIPv4Address")]
-    private_ipv4_address: Ipv4Addr,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
 struct LoadBalancers {
     load_balancers: Vec<Form>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,11 +113,13 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Load
             format!("The scheme '{scheme}' must be 'internal' or 'internet-facing'"),
         ));
     }
-    check_ip_address_type(input.ip_address_type.as_deref())?;
+    let addresses = ip_address_type(kind, input.ip_address_type.as_deref())?.unwrap_or_default();
+    check_source_nat(input.enable_prefix_for_ipv6_source_nat.as_deref())?;
     if input.customer_owned_ipv4_pool.is_some() || input.ipam_pools.is_some() {
         return Err(unsupported("An address pool of a load balancer"));
     }
-    let wanted = wanted_subnets(draft.state(), kind, &scheme, input.subnets, input.subnet_mappings)?;
+    let wanted =
+        wanted_subnets(draft.state(), kind, &scheme, addresses, input.subnets, input.subnet_mappings)?;
     let vpc_id = wanted.vpc_id.clone();
     let groups = match input.security_groups.as_slice() {
         [] if kind == LoadBalancerKind::Application => default_groups(draft.state(), &vpc_id),
@@ -151,17 +132,12 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Load
             && existing.scheme == scheme
             && existing.security_groups == groups
             && existing.tags == tags
+            && existing.ip_address_type == addresses
             && existing.zones.len() == wanted.places.len()
-            && wanted.places.iter().all(|(subnet, address)| {
-                existing.zones.iter().any(|zone| {
-                    zone.subnet_id == subnet.id && address.is_none_or(|address| address == zone.address)
-                })
-            });
+            && wanted.places.iter().all(|place| existing.zones.iter().any(|zone| place.is_at(zone)));
         if is_same {
-            return Ok(LoadBalancers {
-                load_balancers: vec![form(draft.state(), existing)],
-                next_marker: None,
-            });
+            let load_balancers = vec![form(draft.state(), existing)];
+            return Ok(LoadBalancers { load_balancers, next_marker: None });
         }
         return Err(ApiError::conflict(
             "DuplicateLoadBalancerName",
@@ -194,150 +170,20 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Load
         kind,
         scheme,
         vpc_id,
+        ip_address_type: addresses,
         zones: Vec::new(),
         security_groups: groups,
         attributes: Default::default(),
         created_at: draft.now(),
         tags,
     };
-    for (subnet, address) in wanted.places {
-        let zone = take_zone(draft, &lb, &subnet, address)?;
+    for place in &wanted.places {
+        let zone = take_zone(draft, &lb, place)?;
         lb.zones.push(zone);
     }
     lb.zones.sort_by(|one, other| one.zone.cmp(&other.zone));
     draft.put(lb.clone());
     Ok(LoadBalancers { load_balancers: vec![form(draft.state(), &lb)], next_marker: None })
-}
-
-/// The subnets that a load balancer is to be in, each with the address that was asked for.
-struct Wanted {
-    vpc_id: VpcId,
-    places: Vec<(Subnet, Option<Ipv4Addr>)>,
-}
-
-fn wanted_subnets(
-    state: &State,
-    kind: LoadBalancerKind,
-    scheme: &str,
-    subnets: Vec<String>,
-    mappings: Vec<SubnetMapping>,
-) -> Result<Wanted, ApiError> {
-    if !subnets.is_empty() && !mappings.is_empty() {
-        return Err(ApiError::validation("You must specify either Subnets or SubnetMappings, not both"));
-    }
-    let mut places: Vec<(Subnet, Option<Ipv4Addr>)> = Vec::new();
-    for (id, mapping) in subnets.into_iter().map(|id| (id, None)).chain(
-        mappings.into_iter().map(|mapping| (mapping.subnet_id.clone().unwrap_or_default(), Some(mapping))),
-    ) {
-        let subnet: &Subnet = state.subnets.get(&id).ok_or_else(|| {
-            ApiError::not_found("SubnetNotFound", format!("The subnet ID '{id}' does not exist"))
-        })?;
-        let address = match mapping {
-            Some(mapping) => mapped_address(kind, scheme, subnet, &mapping)?,
-            None => None,
-        };
-        if let Some((other, _)) = places.iter().find(|(other, _)| other.zone == subnet.zone) {
-            return Err(ApiError::sender(
-                "InvalidConfigurationRequest",
-                format!(
-                    "A load balancer cannot be attached to multiple subnets in the same Availability Zone: '{}' and \
-                     '{id}' are in {}",
-                    other.id, subnet.zone
-                ),
-            ));
-        }
-        places.push((subnet.clone(), address));
-    }
-    let Some((first, _)) = places.first() else {
-        return Err(ApiError::validation("At least one subnet must be specified"));
-    };
-    if kind == LoadBalancerKind::Application && places.len() < 2 {
-        return Err(ApiError::validation(
-            "At least two subnets in two different Availability Zones must be specified",
-        ));
-    }
-    let vpc_id = first.vpc_id.clone();
-    if let Some((other, _)) = places.iter().find(|(subnet, _)| subnet.vpc_id != vpc_id) {
-        return Err(ApiError::sender(
-            "InvalidSubnet",
-            format!("All subnets must belong to the same VPC: '{}' is not in '{vpc_id}'", other.id),
-        ));
-    }
-    for (subnet, _) in &places {
-        underlay::check_subnet(state, &vpc_id, subnet)?;
-    }
-    Ok(Wanted { vpc_id, places })
-}
-
-fn mapped_address(
-    kind: LoadBalancerKind,
-    scheme: &str,
-    subnet: &Subnet,
-    mapping: &SubnetMapping,
-) -> Result<Option<Ipv4Addr>, ApiError> {
-    if let Some(id) = &mapping.allocation_id {
-        return Err(ApiError::not_found(
-            "AllocationIdNotFound",
-            format!("The allocation ID '{id}' does not exist"),
-        ));
-    }
-    if mapping.ipv6_address.is_some() {
-        return Err(unsupported("IPv6Address in a subnet mapping"));
-    }
-    let Some(text) = &mapping.private_ipv4_address else { return Ok(None) };
-    if kind != LoadBalancerKind::Network || scheme != "internal" {
-        return Err(ApiError::sender(
-            "InvalidConfigurationRequest",
-            "PrivateIPv4Address can be specified only for internal network load balancers",
-        ));
-    }
-    let address: Ipv4Addr = text
-        .parse()
-        .map_err(|_| ApiError::validation(format!("The private IPv4 address '{text}' is not valid")))?;
-    if !subnet.is_assignable(address) {
-        return Err(ApiError::sender(
-            "InvalidConfigurationRequest",
-            format!(
-                "The private IPv4 address '{address}' is not an assignable address of subnet '{}'",
-                subnet.id
-            ),
-        ));
-    }
-    Ok(Some(address))
-}
-
-/// Takes an address in a subnet for the load balancer.
-fn take_zone(
-    draft: &mut Draft,
-    lb: &LoadBalancer,
-    subnet: &Subnet,
-    wanted: Option<Ipv4Addr>,
-) -> Result<LoadBalancerZone, ApiError> {
-    let address = match wanted {
-        Some(address) if !interfaces::is_free(draft.state(), subnet, address) => {
-            return Err(ApiError::sender(
-                "InvalidConfigurationRequest",
-                format!("The private IPv4 address '{address}' of subnet '{}' is already in use", subnet.id),
-            ));
-        }
-        Some(address) => address,
-        None => interfaces::free_address(draft.state(), subnet).ok_or_else(|| {
-            ApiError::sender("InvalidSubnet", format!("Not enough IP space available in {}", subnet.id))
-        })?,
-    };
-    let description = format!("ELB {}", lb.arn.resource().trim_start_matches("loadbalancer/"));
-    let owner = InterfaceOwner::LoadBalancer(lb.arn.clone());
-    let groups = lb.security_groups.clone();
-    let interface = interfaces::attach(draft, subnet, address, groups, owner, description);
-    if wanted.is_some() {
-        draft.edit::<Interface>(interface.id.as_str(), |interface| interface.requested = true);
-    }
-    Ok(LoadBalancerZone {
-        zone: subnet.zone.clone(),
-        subnet_id: subnet.id.clone(),
-        interface_id: interface.id,
-        address,
-    })
 }
 
 /// The group named `default` of a VPC, which AWS gives an application load balancer without groups.
@@ -350,10 +196,13 @@ fn default_groups(state: &State, vpc_id: &VpcId) -> Vec<SecurityGroupId> {
         .collect()
 }
 
-fn check_ip_address_type(given: Option<&str>) -> Result<(), ApiError> {
+/// Every IPv6 address that is needed is one of the load balancer's own: there is no prefix to take more from.
+fn check_source_nat(given: Option<&str>) -> Result<(), ApiError> {
     match given {
-        None | Some("ipv4") => Ok(()),
-        Some(other) => Err(unsupported(format_args!("The IP address type '{other}'"))),
+        None | Some("off") => Ok(()),
+        Some(other) => {
+            Err(unsupported(format_args!("EnablePrefixForIpv6SourceNat with the value '{other}'")))
+        }
     }
 }
 
@@ -365,15 +214,6 @@ fn table(kind: LoadBalancerKind) -> &'static [Known] {
 }
 
 fn form(state: &State, lb: &LoadBalancer) -> Form {
-    let zones = lb.zones.iter().map(|zone| ZoneForm {
-        zone_name: zone.zone.clone(),
-        subnet_id: zone.subnet_id.0.clone(),
-        // Static addresses are a network load balancer's; an application load balancer is known by its name.
-        load_balancer_addresses: match lb.kind {
-            LoadBalancerKind::Network => vec![AddressForm { private_ipv4_address: zone.address }],
-            LoadBalancerKind::Application => Vec::new(),
-        },
-    });
     Form {
         load_balancer_arn: lb.arn.clone(),
         dns_name: lb.dns_name.clone(),
@@ -384,9 +224,9 @@ fn form(state: &State, lb: &LoadBalancer) -> Form {
         vpc_id: lb.vpc_id.clone(),
         state: standing(state, lb),
         r#type: lb.kind.word(),
-        availability_zones: zones.collect(),
+        availability_zones: zone_forms(state, lb),
         security_groups: lb.security_groups.clone(),
-        ip_address_type: "ipv4",
+        ip_address_type: lb.ip_address_type.word(),
     }
 }
 
@@ -473,6 +313,15 @@ fn delete(draft: &mut Draft, _: &Caller, input: OneInput) -> Result<Nothing, Api
         return Err(ApiError::sender(
             "OperationNotPermitted",
             format!("Load balancer '{}' cannot be deleted because deletion protection is enabled", lb.arn),
+        ));
+    }
+    if let Some(target) = application_registration(draft.state(), &lb.arn, None) {
+        return Err(ApiError::conflict(
+            "ResourceInUse",
+            format!(
+                "Load balancer '{}' cannot be deleted because it is a target of '{}'",
+                lb.arn, target.target_group_arn
+            ),
         ));
     }
     let listeners: Vec<Arn> = draft
@@ -581,6 +430,7 @@ struct SetSubnetsInput {
     #[serde(default)]
     subnet_mappings: Vec<SubnetMapping>,
     ip_address_type: Option<String>,
+    enable_prefix_for_ipv6_source_nat: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -592,37 +442,21 @@ struct SubnetsAnswer {
 
 fn set_subnets(draft: &mut Draft, _: &Caller, input: SetSubnetsInput) -> Result<SubnetsAnswer, ApiError> {
     let mut lb = find(draft.state(), &input.load_balancer_arn)?.clone();
-    check_ip_address_type(input.ip_address_type.as_deref())?;
-    let wanted = wanted_subnets(draft.state(), lb.kind, &lb.scheme, input.subnets, input.subnet_mappings)?;
+    check_source_nat(input.enable_prefix_for_ipv6_source_nat.as_deref())?;
+    let addresses = ip_address_type(lb.kind, input.ip_address_type.as_deref())?.unwrap_or(lb.ip_address_type);
+    let wanted =
+        wanted_subnets(draft.state(), lb.kind, &lb.scheme, addresses, input.subnets, input.subnet_mappings)?;
     if wanted.vpc_id != lb.vpc_id {
         return Err(ApiError::sender(
             "InvalidSubnet",
             format!("The subnets of load balancer '{}' must belong to VPC '{}'", lb.name, lb.vpc_id),
         ));
     }
-    let (kept, left): (Vec<_>, Vec<_>) = std::mem::take(&mut lb.zones)
-        .into_iter()
-        .partition(|zone| wanted.places.iter().any(|(subnet, _)| subnet.id == zone.subnet_id));
-    for zone in left {
-        draft.remove::<Interface>(zone.interface_id.as_str());
-    }
-    for (subnet, address) in wanted.places {
-        let zone = match kept.iter().find(|zone| zone.subnet_id == subnet.id) {
-            Some(zone) if address.is_some_and(|address| address != zone.address) => {
-                return Err(ApiError::sender(
-                    "InvalidConfigurationRequest",
-                    format!("The address of the load balancer in subnet '{}' cannot be changed", subnet.id),
-                ));
-            }
-            Some(zone) => zone.clone(),
-            None => take_zone(draft, &lb, &subnet, address)?,
-        };
-        lb.zones.push(zone);
-    }
-    lb.zones.sort_by(|one, other| one.zone.cmp(&other.zone));
-    let availability_zones = form(draft.state(), &lb).availability_zones;
+    change_family(draft.state(), &mut lb, addresses)?;
+    move_to(draft, &mut lb, &wanted.places)?;
+    let availability_zones = zone_forms(draft.state(), &lb);
     draft.put(lb);
-    Ok(SubnetsAnswer { availability_zones, ip_address_type: "ipv4" })
+    Ok(SubnetsAnswer { availability_zones, ip_address_type: addresses.word() })
 }
 
 #[derive(Deserialize)]
@@ -643,9 +477,11 @@ fn set_ip_address_type(
     _: &Caller,
     input: SetIpAddressTypeInput,
 ) -> Result<IpAddressTypeAnswer, ApiError> {
-    find(draft.state(), &input.load_balancer_arn)?;
-    check_ip_address_type(Some(&input.ip_address_type))?;
-    Ok(IpAddressTypeAnswer { ip_address_type: "ipv4" })
+    let mut lb = find(draft.state(), &input.load_balancer_arn)?.clone();
+    let addresses = ip_address_type(lb.kind, Some(&input.ip_address_type))?.unwrap_or_default();
+    set_addresses(draft, &mut lb, addresses)?;
+    draft.put(lb);
+    Ok(IpAddressTypeAnswer { ip_address_type: addresses.word() })
 }
 
 #[derive(Serialize)]

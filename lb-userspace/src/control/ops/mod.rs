@@ -67,6 +67,8 @@ pub mod elbv2;
 pub mod attributes;
 /// elbv2: actions and conditions, between the wire and the model.
 pub mod actions;
+/// elbv2: the subnets of load balancers, and their addresses there.
+pub mod load_balancer_zones;
 /// elbv2: load balancers.
 pub mod load_balancers;
 /// elbv2: listeners.
@@ -75,6 +77,8 @@ pub mod listeners;
 pub mod rules;
 /// elbv2: target groups.
 pub mod target_groups;
+/// elbv2: what connection ids name targets by.
+pub mod server_ids;
 /// elbv2: targets and their health.
 pub mod targets;
 /// elbv2: tags.
@@ -85,6 +89,10 @@ pub mod ec2;
 pub mod vpcs;
 /// ec2: subnets and zones.
 pub mod subnets;
+/// ec2: IPv6 ranges of VPCs and subnets.
+pub mod ipv6_blocks;
+/// ec2: Elastic IP addresses.
+pub mod elastic_ips;
 /// ec2: security groups.
 pub mod security_groups;
 /// ec2: the rules of security groups.
@@ -193,6 +201,8 @@ fn tables(service: &str) -> &'static [&'static [Entry]] {
         "ec2" => &[
             vpcs::OPERATIONS,
             subnets::OPERATIONS,
+            ipv6_blocks::OPERATIONS,
+            elastic_ips::OPERATIONS,
             security_groups::OPERATIONS,
             security_group_rules::OPERATIONS,
             network_interfaces::OPERATIONS,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{
     ApiError, Caller, Entry,
     ec2::{Selection, ec2_operation, is_named},
+    instances::ipv6_forms,
     subnets::zone_id,
 };
 use crate::model::{
@@ -58,6 +59,7 @@ fn filter_values(interface: &Interface, form: &Value, name: &str) -> Option<Vec<
         "subnet-id" => Some(vec![interface.subnet_id.to_string()]),
         "vpc-id" => Some(vec![interface.vpc_id.to_string()]),
         "private-ip-address" | "addresses.private-ip-address" => Some(vec![interface.address.to_string()]),
+        "ipv6-addresses.ipv6-address" => Some(interface.ipv6.iter().map(ToString::to_string).collect()),
         "group-id" => Some(interface.groups.iter().map(ToString::to_string).collect()),
         "group-name" => {
             let groups = form["Groups"].as_array().into_iter().flatten();
@@ -112,6 +114,8 @@ fn wire(draft: &Draft, caller: &Caller, interface: &Interface) -> Value {
         "AvailabilityZoneId": zone.as_deref().map(|zone| zone_id(caller, zone)),
         "PrivateIpAddress": interface.address,
         "PrivateIpAddresses": [{"Primary": true, "PrivateIpAddress": interface.address}],
+        "Ipv6Address": interface.ipv6,
+        "Ipv6Addresses": ipv6_forms(interface),
         "Groups": groups,
         "OwnerId": caller.account,
         "RequesterId": requester,

@@ -2,6 +2,7 @@
 //!
 //! A request may name several ranges and groups in one permission; each becomes a rule of its own, as at AWS.
 
+use ipnet::{IpNet, Ipv6Net};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -52,7 +53,7 @@ struct Permission {
     #[serde(default)]
     ip_ranges: Vec<Range>,
     #[serde(default)]
-    ipv6_ranges: Vec<Value>,
+    ipv6_ranges: Vec<Range6>,
     #[serde(default)]
     prefix_list_ids: Vec<Value>,
     #[serde(default)]
@@ -63,6 +64,13 @@ struct Permission {
 #[serde(rename_all = "PascalCase")]
 struct Range {
     cidr_ip: Option<String>,
+    description: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Range6 {
+    cidr_ipv6: Option<String>,
     description: Option<String>,
 }
 
@@ -168,12 +176,12 @@ fn revoke(
     let answer: Vec<_> = removed
         .iter()
         .map(|rule| {
-            let (cidr, named) = peer_forms(&rule.peer);
+            let PeerForms { cidr, cidr6, group: named } = peer_forms(&rule.peer);
             json!({
                 "SecurityGroupRuleId": rule.id, "GroupId": group.id, "IsEgress": direction == Direction::Egress,
                 "IpProtocol": rule.protocol, "FromPort": rule.from_port.unwrap_or(-1),
-                "ToPort": rule.to_port.unwrap_or(-1), "CidrIpv4": cidr, "ReferencedGroupId": named,
-                "Description": rule.description,
+                "ToPort": rule.to_port.unwrap_or(-1), "CidrIpv4": cidr, "CidrIpv6": cidr6,
+                "ReferencedGroupId": named, "Description": rule.description,
             })
         })
         .collect();
@@ -206,9 +214,9 @@ fn expand(
     }
     let mut rules = Vec::new();
     for permission in permissions {
-        if !permission.ipv6_ranges.is_empty() || !permission.prefix_list_ids.is_empty() {
+        if !permission.prefix_list_ids.is_empty() {
             return Err(ApiError::validation(
-                "Ipv6Ranges and PrefixListIds are not supported here; use IpRanges",
+                "PrefixListIds are not supported here; use IpRanges and Ipv6Ranges",
             ));
         }
         let protocol = protocol_of(permission.ip_protocol.as_deref())?;
@@ -228,12 +236,19 @@ fn expand(
             });
             Ok(())
         };
-        if permission.ip_ranges.is_empty() && permission.user_id_group_pairs.is_empty() {
+        let is_empty = permission.ip_ranges.is_empty()
+            && permission.ipv6_ranges.is_empty()
+            && permission.user_id_group_pairs.is_empty();
+        if is_empty {
             return Err(ApiError::missing("IpRanges"));
         }
         for range in permission.ip_ranges {
             let cidr = range.cidr_ip.ok_or_else(|| ApiError::missing("CidrIp"))?;
-            add(SecurityGroupPeer::Cidr(parse_cidr(&cidr, "CidrIp")?), range.description)?;
+            add(SecurityGroupPeer::Cidr(parse_cidr(&cidr, "CidrIp")?.into()), range.description)?;
+        }
+        for range in permission.ipv6_ranges {
+            let cidr = range.cidr_ipv6.ok_or_else(|| ApiError::missing("CidrIpv6"))?;
+            add(SecurityGroupPeer::Cidr(parse_cidr6(&cidr)?.into()), range.description)?;
         }
         for pair in permission.user_id_group_pairs {
             let peer = peer_group(draft, group, pair.group_id.as_deref(), pair.group_name.as_deref())?;
@@ -241,6 +256,15 @@ fn expand(
         }
     }
     Ok(rules)
+}
+
+/// An IPv6 range; its host bits are cleared, as AWS does.
+fn parse_cidr6(text: &str) -> Result<Ipv6Net, ApiError> {
+    text.parse::<Ipv6Net>().map(|cidr| cidr.trunc()).map_err(|_| {
+        ApiError::validation(format!(
+            "Value ({text}) for parameter CidrIpv6 is invalid. This is not a valid IPv6 CIDR block."
+        ))
+    })
 }
 
 /// The group that a rule names, which must be of the same VPC.
@@ -270,6 +294,7 @@ fn protocol_of(given: Option<&str>) -> Result<String, ApiError> {
         "tcp" | "6" => "tcp",
         "udp" | "17" => "udp",
         "icmp" | "1" => "icmp",
+        "icmpv6" | "58" => "icmpv6",
         number if number.parse::<u8>().is_ok() => number,
         _ => {
             return Err(ApiError::validation(format!(
@@ -296,7 +321,7 @@ fn ports_of(
         ("tcp" | "udp", ..) => Err(ApiError::validation(
             "Invalid value 'Must specify both from and to ports with TCP/UDP.' for portRange.",
         )),
-        ("icmp", from, to) => {
+        ("icmp" | "icmpv6", from, to) => {
             let (from, to) = (from.unwrap_or(-1), to.unwrap_or(-1));
             if !(-1..=255).contains(&from) || !(-1..=255).contains(&to) {
                 return Err(ApiError::validation(format!("Invalid ICMP type {from} or code {to}")));
@@ -366,10 +391,23 @@ fn describe(draft: &mut Draft, caller: &Caller, input: DescribeInput) -> Result<
     input.selection.page("SecurityGroupRules", rows)
 }
 
-fn peer_forms(peer: &SecurityGroupPeer) -> (Option<String>, Option<&SecurityGroupId>) {
+/// A peer as answers have it: one of the three.
+#[derive(Default)]
+struct PeerForms<'a> {
+    cidr: Option<String>,
+    cidr6: Option<String>,
+    group: Option<&'a SecurityGroupId>,
+}
+
+fn peer_forms(peer: &SecurityGroupPeer) -> PeerForms<'_> {
     match peer {
-        SecurityGroupPeer::Cidr(cidr) => (Some(cidr.to_string()), None),
-        SecurityGroupPeer::Group(id) => (None, Some(id)),
+        SecurityGroupPeer::Cidr(IpNet::V4(cidr)) => {
+            PeerForms { cidr: Some(cidr.to_string()), ..PeerForms::default() }
+        }
+        SecurityGroupPeer::Cidr(IpNet::V6(cidr)) => {
+            PeerForms { cidr6: Some(cidr.to_string()), ..PeerForms::default() }
+        }
+        SecurityGroupPeer::Group(id) => PeerForms { group: Some(id), ..PeerForms::default() },
     }
 }
 
@@ -380,7 +418,7 @@ fn wire(
     direction: Direction,
     rule: &SecurityGroupRule,
 ) -> Value {
-    let (cidr, named) = peer_forms(&rule.peer);
+    let PeerForms { cidr, cidr6, group: named } = peer_forms(&rule.peer);
     let referenced = named.map(|id| {
         let vpc = draft.one::<SecurityGroup>(id.as_str()).map(|group| group.vpc_id.clone());
         json!({"GroupId": id, "UserId": caller.account, "VpcId": vpc})
@@ -397,6 +435,7 @@ fn wire(
         "FromPort": rule.from_port.unwrap_or(-1),
         "ToPort": rule.to_port.unwrap_or(-1),
         "CidrIpv4": cidr,
+        "CidrIpv6": cidr6,
         "ReferencedGroupInfo": referenced,
         "Description": rule.description,
         "Tags": [],
@@ -411,10 +450,15 @@ pub(super) fn wire_permissions(caller: &Caller, rules: &[SecurityGroupRule]) -> 
     kinds.dedup();
     let permissions = kinds.into_iter().map(|(protocol, from, to)| {
         let of_kind = |rule: &&SecurityGroupRule| (rule.protocol.as_str(), rule.from_port, rule.to_port) == (protocol, from, to);
-        let (mut ranges, mut pairs) = (Vec::new(), Vec::new());
+        let (mut ranges, mut ranges6, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
         for rule in rules.iter().filter(of_kind) {
             match &rule.peer {
-                SecurityGroupPeer::Cidr(cidr) => ranges.push(json!({"CidrIp": cidr, "Description": rule.description})),
+                SecurityGroupPeer::Cidr(IpNet::V4(cidr)) => {
+                    ranges.push(json!({"CidrIp": cidr, "Description": rule.description}));
+                }
+                SecurityGroupPeer::Cidr(IpNet::V6(cidr)) => {
+                    ranges6.push(json!({"CidrIpv6": cidr, "Description": rule.description}));
+                }
                 SecurityGroupPeer::Group(id) => pairs.push(json!({
                     "GroupId": id, "UserId": caller.account, "Description": rule.description,
                 })),
@@ -422,7 +466,7 @@ pub(super) fn wire_permissions(caller: &Caller, rules: &[SecurityGroupRule]) -> 
         }
         json!({
             "IpProtocol": protocol, "FromPort": from, "ToPort": to, "IpRanges": ranges, "UserIdGroupPairs": pairs,
-            "Ipv6Ranges": [], "PrefixListIds": [],
+            "Ipv6Ranges": ranges6, "PrefixListIds": [],
         })
     });
     permissions.collect()

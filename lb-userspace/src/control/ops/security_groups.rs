@@ -2,12 +2,14 @@
 //!
 //! Their rules are in `security_group_rules`.
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     ApiError, Caller, Entry,
     ec2::{Selection, TagSpecification, by_id, ec2_operation, is_named, specified_tags, wire_tags},
+    ipv6_blocks::is_dual,
     security_group_rules::{ALL, wire_permissions},
 };
 use crate::model::{
@@ -29,13 +31,13 @@ pub const OPERATIONS: &[Entry] = &[
 pub(super) const DEFAULT_GROUP: &str = "default";
 
 /// Gives a new VPC its default group: members may talk to each other, and to anyone.
-pub(super) fn create_default(draft: &mut Draft, vpc_id: &VpcId) {
+pub(super) fn create_default(draft: &mut Draft, vpc: &Vpc) {
     let id = SecurityGroupId(format!("sg-{}", draft.hex(17)));
     let ingress = vec![all_traffic(draft, SecurityGroupPeer::Group(id.clone()))];
-    let egress = vec![all_traffic(draft, anywhere())];
+    let egress = to_anywhere(draft, vpc.ipv6.is_some());
     draft.put(SecurityGroup {
         id,
-        vpc_id: vpc_id.clone(),
+        vpc_id: vpc.id.clone(),
         name: DEFAULT_GROUP.to_owned(),
         description: "default VPC security group".to_owned(),
         ingress,
@@ -44,8 +46,32 @@ pub(super) fn create_default(draft: &mut Draft, vpc_id: &VpcId) {
     });
 }
 
+/// What a new group permits going out, as at AWS.
+fn to_anywhere(draft: &mut Draft, is_dual: bool) -> Vec<SecurityGroupRule> {
+    let v6 = is_dual.then(|| all_traffic(draft, anywhere6()));
+    [Some(all_traffic(draft, anywhere())), v6].into_iter().flatten().collect()
+}
+
+/// Lets groups of a VPC that is given IPv6 send it anywhere, if that is what they do with IPv4, as AWS does.
+pub(super) fn open_ipv6(draft: &mut Draft, vpc_id: &VpcId) {
+    let is_untouched = |group: &SecurityGroup| matches!(group.egress.as_slice(), [only] if only.protocol == ALL && only.peer == anywhere());
+    let groups: Vec<_> = draft
+        .all::<SecurityGroup>()
+        .filter(|group| group.vpc_id == *vpc_id && is_untouched(group))
+        .map(|group| group.id.clone())
+        .collect();
+    for id in groups {
+        let rule = all_traffic(draft, anywhere6());
+        draft.edit::<SecurityGroup>(id.as_str(), |group| group.egress.push(rule));
+    }
+}
+
 fn anywhere() -> SecurityGroupPeer {
-    SecurityGroupPeer::Cidr(ipnet::Ipv4Net::default())
+    SecurityGroupPeer::Cidr(ipnet::Ipv4Net::default().into())
+}
+
+fn anywhere6() -> SecurityGroupPeer {
+    SecurityGroupPeer::Cidr(ipnet::Ipv6Net::default().into())
 }
 
 fn all_traffic(draft: &mut Draft, peer: SecurityGroupPeer) -> SecurityGroupRule {
@@ -96,7 +122,8 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Valu
         return Err(ApiError::limit("SecurityGroupLimitExceeded", message));
     }
     let tags = specified_tags(&input.tag_specifications, "security-group")?;
-    let egress = vec![all_traffic(draft, anywhere())];
+    let is_dual = is_dual(draft.state(), &vpc.id);
+    let egress = to_anywhere(draft, is_dual);
     let group = SecurityGroup {
         id: SecurityGroupId(format!("sg-{}", draft.hex(17))),
         vpc_id: vpc.id,
@@ -159,14 +186,16 @@ fn describe(draft: &mut Draft, caller: &Caller, input: DescribeInput) -> Result<
 fn filter_values(caller: &Caller, group: &SecurityGroup, name: &str) -> Option<Vec<String>> {
     let of_rules = |rules: &[SecurityGroupRule], what: &str| {
         let values = rules.iter().filter_map(|rule| match (what, &rule.peer) {
-            ("cidr", SecurityGroupPeer::Cidr(cidr)) => Some(cidr.to_string()),
+            ("cidr", SecurityGroupPeer::Cidr(IpNet::V4(cidr))) => Some(cidr.to_string()),
+            ("ipv6-cidr", SecurityGroupPeer::Cidr(IpNet::V6(cidr))) => Some(cidr.to_string()),
             ("group-id", SecurityGroupPeer::Group(id)) => Some(id.to_string()),
             ("protocol", _) => Some(rule.protocol.clone()),
             ("from-port", _) => rule.from_port.map(|port| port.to_string()),
             ("to-port", _) => rule.to_port.map(|port| port.to_string()),
             _ => None,
         });
-        let is_known = matches!(what, "cidr" | "group-id" | "protocol" | "from-port" | "to-port");
+        let is_known =
+            matches!(what, "cidr" | "ipv6-cidr" | "group-id" | "protocol" | "from-port" | "to-port");
         is_known.then(|| values.collect())
     };
     match name {

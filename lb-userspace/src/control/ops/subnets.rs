@@ -1,4 +1,4 @@
-//! ec2: subnets, and the zones that they are in.
+//! ec2: subnets, their attributes, and the zones that they are in.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use super::{
         Selection, TagSpecification, ZONE_LETTERS, addresses_taken, by_id, check_named, ec2_operation,
         is_named, short_region, specified_tags, wire_tags,
     },
+    ipv6_blocks::{listed, subnet_block, subnet_form},
     vpcs::parse_cidr,
 };
 use crate::model::{
@@ -22,6 +23,7 @@ pub const OPERATIONS: &[Entry] = &[
     ec2_operation!("CreateSubnet", create),
     ec2_operation!("DescribeSubnets", describe),
     ec2_operation!("DeleteSubnet", delete),
+    ec2_operation!("ModifySubnetAttribute", modify_attribute),
     ec2_operation!("DescribeAvailabilityZones", describe_zones),
     ec2_operation!("DescribeRegions", describe_regions),
 ];
@@ -31,6 +33,10 @@ pub const OPERATIONS: &[Entry] = &[
 struct CreateInput {
     vpc_id: String,
     cidr_block: Option<String>,
+    ipv6_cidr_block: Option<String>,
+    ipv6_native: Option<bool>,
+    ipv6_ipam_pool_id: Option<String>,
+    ipv6_netmask_length: Option<i32>,
     availability_zone: Option<String>,
     availability_zone_id: Option<String>,
     #[serde(default)]
@@ -39,6 +45,16 @@ struct CreateInput {
 
 fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Value, ApiError> {
     let vpc = by_id::<Vpc>(draft, &input.vpc_id)?;
+    let refused = [
+        ("Ipv6Native", input.ipv6_native == Some(true)),
+        ("Ipv6IpamPoolId", input.ipv6_ipam_pool_id.is_some()),
+        ("Ipv6NetmaskLength", input.ipv6_netmask_length.is_some()),
+    ];
+    if let Some((name, _)) = refused.iter().find(|(_, given)| *given) {
+        return Err(ApiError::validation(format!(
+            "{name} is not supported here: a subnet has an IPv4 range, and an IPv6 range if Ipv6CidrBlock names one"
+        )));
+    }
     let text = input.cidr_block.ok_or_else(|| ApiError::missing("CidrBlock"))?;
     let cidr = parse_cidr(&text, "cidrBlock")?;
     if !PREFIXES.contains(&cidr.prefix_len()) || !vpc.cidr.contains(&cidr) {
@@ -60,7 +76,8 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Valu
     let zone = zone_of(caller, input.availability_zone.as_deref(), input.availability_zone_id.as_deref())?;
     let tags = specified_tags(&input.tag_specifications, "subnet")?;
     let id = SubnetId(format!("subnet-{}", draft.hex(17)));
-    let subnet = Subnet { id, vpc_id: vpc.id, cidr, zone, tags };
+    let ipv6 = input.ipv6_cidr_block.map(|text| subnet_block(draft, &vpc, None, &text)).transpose()?;
+    let subnet = Subnet { id, vpc_id: vpc.id, cidr, ipv6, assign_ipv6: false, zone, tags };
     let answer = json!({"Subnet": wire(draft, caller, &subnet)});
     draft.put(subnet);
     Ok(answer)
@@ -103,6 +120,15 @@ fn describe(draft: &mut Draft, caller: &Caller, input: DescribeInput) -> Result<
             "subnet-arn" => Some(vec![arn(caller, subnet).0]),
             "vpc-id" => Some(vec![subnet.vpc_id.to_string()]),
             "cidr" | "cidr-block" | "cidrBlock" => Some(vec![subnet.cidr.to_string()]),
+            "ipv6-cidr-block-association.ipv6-cidr-block" => {
+                Some(subnet.ipv6.iter().map(|block| block.cidr.to_string()).collect())
+            }
+            "ipv6-cidr-block-association.association-id" => {
+                Some(subnet.ipv6.iter().map(|block| block.association_id.clone()).collect())
+            }
+            "ipv6-cidr-block-association.state" => {
+                Some(subnet.ipv6.iter().map(|_| "associated".to_owned()).collect())
+            }
             "availability-zone" | "availabilityZone" => Some(vec![subnet.zone.clone()]),
             "availability-zone-id" | "availabilityZoneId" => Some(vec![zone_id(caller, &subnet.zone)]),
             "state" => Some(vec!["available".to_owned()]),
@@ -132,6 +158,60 @@ fn delete(draft: &mut Draft, _: &Caller, input: DeleteInput) -> Result<Value, Ap
         ));
     }
     draft.remove::<Subnet>(subnet.id.as_str());
+    Ok(json!({}))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Flag {
+    #[serde(default)]
+    value: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ModifyAttributeInput {
+    subnet_id: String,
+    assign_ipv6_address_on_creation: Option<Flag>,
+    map_public_ip_on_launch: Option<Flag>,
+    map_customer_owned_ip_on_launch: Option<Flag>,
+    enable_dns64: Option<Flag>,
+    enable_resource_name_dns_a_record_on_launch: Option<Flag>,
+    #[serde(rename = "EnableResourceNameDnsAAAARecordOnLaunch")]
+    enable_resource_name_dns_aaaa_record_on_launch: Option<Flag>,
+    private_dns_hostname_type_on_launch: Option<String>,
+}
+
+fn modify_attribute(draft: &mut Draft, _: &Caller, input: ModifyAttributeInput) -> Result<Value, ApiError> {
+    let mut subnet = by_id::<Subnet>(draft, &input.subnet_id)?;
+    let is_on = |flag: &Option<Flag>| flag.as_ref().is_some_and(|flag| flag.value);
+    let others = [
+        ("MapPublicIpOnLaunch", is_on(&input.map_public_ip_on_launch)),
+        ("MapCustomerOwnedIpOnLaunch", is_on(&input.map_customer_owned_ip_on_launch)),
+        ("EnableDns64", is_on(&input.enable_dns64)),
+        ("EnableResourceNameDnsARecordOnLaunch", is_on(&input.enable_resource_name_dns_a_record_on_launch)),
+        (
+            "EnableResourceNameDnsAAAARecordOnLaunch",
+            is_on(&input.enable_resource_name_dns_aaaa_record_on_launch),
+        ),
+        (
+            "PrivateDnsHostnameTypeOnLaunch",
+            input.private_dns_hostname_type_on_launch.is_some_and(|kind| kind != "ip-name"),
+        ),
+    ];
+    if let Some((name, _)) = others.iter().find(|(_, given)| *given) {
+        return Err(ApiError::validation(format!("{name} is not supported here")));
+    }
+    if let Some(flag) = input.assign_ipv6_address_on_creation {
+        if flag.value && subnet.ipv6.is_none() {
+            return Err(ApiError::validation(format!(
+                "AssignIpv6AddressOnCreation cannot be set: subnet '{}' has no IPv6 CIDR block",
+                subnet.id
+            )));
+        }
+        subnet.assign_ipv6 = flag.value;
+    }
+    draft.put(subnet);
     Ok(json!({}))
 }
 
@@ -234,11 +314,11 @@ fn wire(draft: &Draft, caller: &Caller, subnet: &Subnet) -> Value {
         "AvailabilityZone": subnet.zone,
         "AvailabilityZoneId": zone_id(caller, &subnet.zone),
         "AvailableIpAddressCount": size.saturating_sub(RESERVED + addresses_taken(draft, &subnet.id)),
-        "AssignIpv6AddressOnCreation": false,
+        "AssignIpv6AddressOnCreation": subnet.assign_ipv6,
         "DefaultForAz": false,
         "EnableDns64": false,
         "Ipv6Native": false,
-        "Ipv6CidrBlockAssociationSet": [],
+        "Ipv6CidrBlockAssociationSet": listed(subnet_form(subnet)),
         "MapPublicIpOnLaunch": false,
         "MapCustomerOwnedIpOnLaunch": false,
         "PrivateDnsNameOptionsOnLaunch": {

@@ -10,11 +10,12 @@ use super::{
     load_balancers::{self, PAGE_MAX},
     operation,
     paging::page,
+    server_ids,
 };
 use crate::model::{
     id::{Arn, VpcId},
     state::{Draft, State},
-    target_group::{HealthCheck, Target, TargetGroup, TargetType},
+    target_group::{HealthCheck, Target, TargetAddressType, TargetGroup, TargetType},
 };
 
 /// The operations on target groups.
@@ -128,7 +129,7 @@ fn form(state: &State, group: &TargetGroup) -> Form {
         load_balancer_arns: load_balancers_of(state, group.arn.as_str()).into_iter().cloned().collect(),
         target_type: type_word(group.target_type),
         protocol_version: group.protocol_version.clone(),
-        ip_address_type: "ipv4",
+        ip_address_type: group.ip_address_type.word(),
     }
 }
 
@@ -145,11 +146,17 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Targ
     let target_type = match input.target_type.as_deref() {
         None | Some("instance") => TargetType::Instance,
         Some("ip") => TargetType::Ip,
+        Some("alb") => TargetType::Alb,
         Some(other) => return Err(unsupported(format_args!("The target type '{other}'"))),
     };
     let protocol = input.protocol.ok_or_else(|| ApiError::validation("A protocol must be specified"))?;
-    if !matches!(protocol.as_str(), "HTTP" | "TCP") {
+    if !matches!(protocol.as_str(), "HTTP" | "TCP" | "UDP" | "TCP_UDP" | "QUIC" | "TCP_QUIC") {
         return Err(unsupported(format_args!("The target group protocol '{protocol}'")));
+    }
+    if target_type == TargetType::Alb && protocol != "TCP" {
+        return Err(ApiError::validation(format!(
+            "Protocol '{protocol}' is not supported for target groups with target type 'alb': it must be 'TCP'"
+        )));
     }
     let protocol_version = match (protocol.as_str(), input.protocol_version.as_deref()) {
         ("HTTP", None | Some("HTTP1")) => Some("HTTP1".to_owned()),
@@ -171,13 +178,26 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Targ
     if !draft.state().vpcs.contains_key(&vpc_id) {
         return Err(ApiError::validation(format!("The VPC ID '{vpc_id}' is not found")));
     }
-    if !matches!(input.ip_address_type.as_deref(), None | Some("ipv4")) {
-        return Err(unsupported("The IP address type of the target group"));
-    }
+    let ip_address_type = match input.ip_address_type.as_deref() {
+        None | Some("ipv4") => TargetAddressType::Ipv4,
+        Some("ipv6") if protocol != "HTTP" && target_type != TargetType::Alb => TargetAddressType::Ipv6,
+        Some(other) => {
+            return Err(unsupported(format_args!(
+                "IpAddressType '{other}' of a target group with protocol '{protocol}' and target type '{}'",
+                type_word(target_type)
+            )));
+        }
+    };
     if input.target_control_port.is_some() {
         return Err(unsupported("TargetControlPort"));
     }
-    let health_check = health_check(default_check(&protocol), &protocol, input.health_check, true)?;
+    let health_check = health_check(
+        default_check(&protocol, target_type),
+        &protocol,
+        target_type,
+        input.health_check,
+        true,
+    )?;
     let tags = check_tags(input.tags)?;
     let mut group = TargetGroup {
         arn: Arn::from(""),
@@ -187,6 +207,7 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Targ
         port,
         vpc_id: VpcId(vpc_id),
         target_type,
+        ip_address_type,
         health_check,
         attributes: Default::default(),
         created_at: draft.now(),
@@ -223,11 +244,20 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Targ
 }
 
 /// AWS's defaults for a group of this protocol.
-fn default_check(protocol: &str) -> HealthCheck {
+fn default_check(protocol: &str, target_type: TargetType) -> HealthCheck {
+    if target_type == TargetType::Alb {
+        let check = default_check(protocol, TargetType::Ip);
+        return HealthCheck {
+            protocol: "HTTP".to_owned(),
+            timeout_s: 6,
+            matcher: "200-399".to_owned(),
+            ..check
+        };
+    }
     let is_http = protocol == "HTTP";
     HealthCheck {
         enabled: true,
-        protocol: protocol.to_owned(),
+        protocol: if is_http { "HTTP" } else { "TCP" }.to_owned(),
         port: "traffic-port".to_owned(),
         path: "/".to_owned(),
         interval_s: 30,
@@ -242,12 +272,13 @@ fn default_check(protocol: &str) -> HealthCheck {
 fn health_check(
     mut check: HealthCheck,
     group_protocol: &str,
+    target_type: TargetType,
     input: HealthCheckInput,
     is_new: bool,
 ) -> Result<HealthCheck, ApiError> {
     if let Some(protocol) = input.health_check_protocol {
-        let lawful: &[&str] =
-            if group_protocol == "HTTP" { &["HTTP", "HTTPS"] } else { &["HTTP", "HTTPS", "TCP"] };
+        let takes_http = group_protocol == "HTTP" || target_type == TargetType::Alb;
+        let lawful: &[&str] = if takes_http { &["HTTP", "HTTPS"] } else { &["HTTP", "HTTPS", "TCP"] };
         if !lawful.contains(&protocol.as_str()) {
             return Err(ApiError::validation(format!(
                 "Health check protocol '{protocol}' must be one of '{}'",
@@ -427,7 +458,8 @@ struct ModifyInput {
 
 fn modify(draft: &mut Draft, _: &Caller, input: ModifyInput) -> Result<TargetGroups, ApiError> {
     let mut group = find(draft.state(), &input.target_group_arn)?.clone();
-    group.health_check = health_check(group.health_check, &group.protocol, input.health_check, false)?;
+    group.health_check =
+        health_check(group.health_check, &group.protocol, group.target_type, input.health_check, false)?;
     draft.put(group.clone());
     Ok(TargetGroups { target_groups: vec![form(draft.state(), &group)], next_marker: None })
 }
@@ -463,7 +495,10 @@ fn delete(draft: &mut Draft, _: &Caller, input: OneInput) -> Result<Nothing, Api
 /// The attributes that a group of this protocol has.
 pub fn attribute_table(group: &TargetGroup) -> &'static [Known] {
     match group.protocol.as_str() {
+        _ if group.target_type == TargetType::Alb => attributes::ALB_TARGET_GROUP,
         "HTTP" => attributes::HTTP_TARGET_GROUP,
+        "UDP" | "TCP_UDP" => attributes::UDP_TARGET_GROUP,
+        "QUIC" | "TCP_QUIC" => attributes::QUIC_TARGET_GROUP,
         _ => attributes::TCP_TARGET_GROUP,
     }
 }
@@ -493,6 +528,8 @@ fn modify_attributes(
 ) -> Result<AttributesAnswer, ApiError> {
     let mut group = find(draft.state(), &input.target_group_arn)?.clone();
     attributes::set(attribute_table(&group), &mut group.attributes, input.attributes, "Target group")?;
+    attributes::check_together(&group.attributes)?;
+    server_ids::check_group(draft.state(), &group)?;
     let attributes = attributes::describe(attribute_table(&group), &group.attributes);
     draft.put(group);
     Ok(AttributesAnswer { attributes })
@@ -544,6 +581,20 @@ mod tests {
         let tcp = create(&mut world, base("tcp", "TCP"));
         assert_eq!(check(&tcp), (30, 10, 5, 2));
         assert!(tcp.get("Matcher").is_none() && tcp.get("HealthCheckPath").is_none());
+        for protocol in ["UDP", "TCP_UDP", "QUIC", "TCP_QUIC"] {
+            let group = create(&mut world, base(&protocol.replace('_', "-"), protocol));
+            assert_eq!(check(&group), (30, 10, 5, 2));
+            assert_eq!(group["HealthCheckProtocol"], "TCP", "{protocol} itself cannot be asked");
+            assert_eq!(group["IpAddressType"], "ipv4");
+        }
+        let mut alb = base("alb", "TCP");
+        alb["TargetType"] = json!("alb");
+        let alb = create(&mut world, alb);
+        assert_eq!(check(&alb), (30, 6, 5, 2));
+        assert_eq!(
+            (&alb["HealthCheckProtocol"], &alb["Matcher"]["HttpCode"]),
+            (&json!("HTTP"), &json!("200-399"))
+        );
         let mut mixed = base("mixed", "TCP");
         mixed["HealthCheckProtocol"] = json!("HTTP");
         let mixed = create(&mut world, mixed);
@@ -559,7 +610,8 @@ mod tests {
         let cases = [
             ("Name", json!("y"), ""),
             ("Name", json!("-x"), ""),
-            ("Protocol", json!("UDP"), ""),
+            ("Protocol", json!("GENEVE"), "GENEVE"),
+            ("IpAddressType", json!("ipv6"), "IpAddressType"),
             ("ProtocolVersion", json!("GRPC"), ""),
             ("Port", json!(0), "port"),
             ("VpcId", json!("vpc-9"), "vpc-9"),

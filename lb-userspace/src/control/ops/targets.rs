@@ -3,25 +3,29 @@
 //! After: `snapshot` tells the node of VPC's data plane; its verdicts come back through `apply_health`, and
 //! `apply_drained` or `expire_draining` ends a deregistration.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::{
     ApiError, Caller, Entry,
     actions::load_balancers_of,
     attributes,
-    elbv2::{Nothing, unsupported},
-    interfaces, operation,
+    elbv2::Nothing,
+    interfaces, operation, server_ids,
     target_groups::{attribute_table, find},
 };
 use crate::model::{
     Resource,
     id::{Arn, TimestampMs},
+    load_balancer::{Listener, LoadBalancer, LoadBalancerKind},
     network::{Instance, Vpc},
     state::{Draft, State},
-    target_group::{Draining, Target, TargetGroup, TargetHealth, TargetHealthState, TargetKey, TargetType},
+    target_group::{
+        Draining, Target, TargetAddressType, TargetGroup, TargetHealth, TargetHealthState, TargetKey,
+        TargetType,
+    },
 };
 
 /// The operations on targets.
@@ -53,22 +57,26 @@ fn register(draft: &mut Draft, _: &Caller, input: TargetsInput) -> Result<Nothin
         return Err(ApiError::validation("At least one target must be specified"));
     }
     for given in input.targets {
-        if given.quic_server_id.is_some() {
-            return Err(unsupported("QuicServerId of a target"));
-        }
         let port = match given.port {
             Some(port) => check_port(port)?,
             None => group.port,
         };
-        let place = locate(draft.state(), &group, &given.id, given.availability_zone.as_deref())?;
-        register_one(draft, &group, TargetKey { id: given.id, port }, place)?;
+        let key = TargetKey { id: canonical(&given.id), port };
+        let place = locate(draft.state(), &group, &key, given.availability_zone.as_deref())?;
+        let server_id = server_ids::server_id(draft.state(), &group, &key, given.quic_server_id.as_deref())?;
+        register_one(draft, &group, key, place, server_id)?;
     }
     Ok(Nothing {})
 }
 
+/// The one spelling of an IPv6 address; anything else as it is.
+fn canonical(id: &str) -> String {
+    id.parse::<Ipv6Addr>().map_or_else(|_| id.to_owned(), |address| address.to_string())
+}
+
 /// Where a target is.
 struct Place {
-    address: Ipv4Addr,
+    address: IpAddr,
     zone: Option<String>,
 }
 
@@ -78,12 +86,14 @@ fn register_one(
     group: &TargetGroup,
     key: TargetKey,
     place: Place,
+    server_id: Option<u64>,
 ) -> Result<(), ApiError> {
     let mut target = Target {
         target_group_arn: group.arn.clone(),
         key,
         address: place.address,
         zone: place.zone,
+        server_id,
         registered_at: draft.now(),
         draining: None,
         health: TargetHealth::registering(),
@@ -113,59 +123,136 @@ fn check_port(port: i64) -> Result<u16, ApiError> {
         .ok_or_else(|| ApiError::validation(format!("Target port '{port}' must be between '1' and '65535'")))
 }
 
-fn locate(state: &State, group: &TargetGroup, id: &str, zone: Option<&str>) -> Result<Place, ApiError> {
-    let invalid = |message: String| Err(ApiError::sender("InvalidTarget", message));
-    match group.target_type {
-        TargetType::Instance => {
-            let Some(instance) =
-                state.instances.get(id).map(|instance: &std::sync::Arc<Instance>| &**instance)
-            else {
-                return invalid(format!("The following targets are not valid instances: '{id}'"));
-            };
-            if !instance.state.is_alive() {
-                return invalid(format!(
-                    "The following targets are not in a running state and cannot be registered: '{id}'"
-                ));
-            }
-            if instance.vpc_id != group.vpc_id {
-                return invalid(format!(
-                    "The following targets are not in the target group VPC '{}': '{id}'",
-                    group.vpc_id
-                ));
-            }
-            let subnet = state.subnets.get(instance.subnet_id.as_str());
-            Ok(Place { address: instance.address, zone: subnet.map(|subnet| subnet.zone.clone()) })
-        }
-        TargetType::Ip => {
-            let Ok(address) = id.parse::<Ipv4Addr>() else {
-                return Err(ApiError::validation(format!(
-                    "The IP address '{id}' is not a valid IPv4 address"
-                )));
-            };
-            let vpc: Option<&Vpc> = state.vpcs.get(group.vpc_id.as_str()).map(AsRef::as_ref);
-            if vpc.is_some_and(|vpc| vpc.cidr.contains(&address)) {
-                let subnet = interfaces::subnet_of(state, group.vpc_id.as_str(), address);
-                return match (subnet, zone) {
-                    (Some(subnet), Some(zone)) if zone != "all" && zone != subnet.zone => invalid(format!(
-                        "The Availability Zone '{zone}' is not the one of the target '{id}', '{}'",
-                        subnet.zone
-                    )),
-                    (subnet, _) => Ok(Place { address, zone: subnet.map(|subnet| subnet.zone.clone()) }),
-                };
-            }
-            if !PRIVATE_RANGES.iter().any(|range| range.contains(&address)) {
-                return invalid(format!("The IP address '{id}' is not within a valid private IP range"));
-            }
-            match zone {
-                Some("all") => Ok(Place { address, zone: None }),
-                _ => Err(ApiError::validation(format!(
-                    "You must specify the Availability Zone value 'all' for the IP address '{id}', which is outside \
-                     the VPC"
-                ))),
-            }
-        }
-        TargetType::Alb => invalid(format!("The target '{id}' cannot be registered")),
+fn locate(
+    state: &State,
+    group: &TargetGroup,
+    key: &TargetKey,
+    zone: Option<&str>,
+) -> Result<Place, ApiError> {
+    let id = key.id.as_str();
+    if zone.is_some() && group.target_type != TargetType::Ip {
+        return Err(ApiError::validation(format!(
+            "AvailabilityZone can be specified only for targets by IP address, not for '{id}'"
+        )));
     }
+    match group.target_type {
+        TargetType::Instance => locate_instance(state, group, id),
+        TargetType::Ip => locate_address(state, group, id, zone),
+        TargetType::Alb => locate_application(state, group, key),
+    }
+}
+
+fn invalid<T>(message: String) -> Result<T, ApiError> {
+    Err(ApiError::sender("InvalidTarget", message))
+}
+
+fn locate_instance(state: &State, group: &TargetGroup, id: &str) -> Result<Place, ApiError> {
+    let Some(instance) = state.instances.get(id).map(|instance: &std::sync::Arc<Instance>| &**instance)
+    else {
+        return invalid(format!("The following targets are not valid instances: '{id}'"));
+    };
+    if !instance.state.is_alive() {
+        return invalid(format!(
+            "The following targets are not in a running state and cannot be registered: '{id}'"
+        ));
+    }
+    if instance.vpc_id != group.vpc_id {
+        return invalid(format!(
+            "The following targets are not in the target group VPC '{}': '{id}'",
+            group.vpc_id
+        ));
+    }
+    let subnet = state.subnets.get(instance.subnet_id.as_str());
+    let Some(address) = state.instance_address(instance, group.ip_address_type) else {
+        return invalid(format!("The following targets have no primary IPv6 address: '{id}'"));
+    };
+    Ok(Place { address, zone: subnet.map(|subnet| subnet.zone.clone()) })
+}
+
+fn locate_address(
+    state: &State,
+    group: &TargetGroup,
+    id: &str,
+    zone: Option<&str>,
+) -> Result<Place, ApiError> {
+    let family = group.ip_address_type;
+    let address = id
+        .parse::<IpAddr>()
+        .ok()
+        .filter(|address| address.is_ipv6() == (family == TargetAddressType::Ipv6))
+        .ok_or_else(|| {
+            let name = if family == TargetAddressType::Ipv6 { "IPv6" } else { "IPv4" };
+            ApiError::validation(format!("The IP address '{id}' is not a valid {name} address"))
+        })?;
+    let vpc: Option<&Vpc> = state.vpcs.get(group.vpc_id.as_str()).map(AsRef::as_ref);
+    let is_inside = |vpc: &Vpc| match address {
+        IpAddr::V4(address) => vpc.cidr.contains(&address),
+        IpAddr::V6(address) => vpc.ipv6.as_ref().is_some_and(|block| block.cidr.contains(&address)),
+    };
+    if vpc.is_some_and(is_inside) {
+        let subnet = interfaces::subnet_of(state, group.vpc_id.as_str(), address);
+        return match (subnet, zone) {
+            (Some(subnet), Some(zone)) if zone != "all" && zone != subnet.zone => invalid(format!(
+                "The Availability Zone '{zone}' is not the one of the target '{id}', '{}'",
+                subnet.zone
+            )),
+            (subnet, _) => Ok(Place { address, zone: subnet.map(|subnet| subnet.zone.clone()) }),
+        };
+    }
+    if !PRIVATE_RANGES.iter().any(|range| range.contains(&address)) {
+        return invalid(format!("The IP address '{id}' is not within a valid private IP range"));
+    }
+    match zone {
+        Some("all") => Ok(Place { address, zone: None }),
+        _ => Err(ApiError::validation(format!(
+            "You must specify the Availability Zone value 'all' for the IP address '{id}', which is outside the VPC"
+        ))),
+    }
+}
+
+fn locate_application(state: &State, group: &TargetGroup, key: &TargetKey) -> Result<Place, ApiError> {
+    let (id, port) = (key.id.as_str(), key.port);
+    let lb: Option<&LoadBalancer> = state.load_balancers.get(id).map(AsRef::as_ref);
+    let Some(lb) = lb.filter(|lb| lb.kind == LoadBalancerKind::Application) else {
+        return invalid(format!("The following targets are not valid application load balancers: '{id}'"));
+    };
+    if lb.vpc_id != group.vpc_id {
+        return invalid(format!(
+            "The following targets are not in the target group VPC '{}': '{id}'",
+            group.vpc_id
+        ));
+    }
+    if port != group.port {
+        return invalid(format!(
+            "Target port '{port}' must be the port of the target group, '{}'",
+            group.port
+        ));
+    }
+    let listens = |listener: &Listener| listener.load_balancer_arn == lb.arn && listener.port == port;
+    if !state.listeners.values().any(|listener| listens(listener)) {
+        return invalid(format!(
+            "The application load balancer '{id}' has no listener on target port '{port}'"
+        ));
+    }
+    let prefix = format!("{}|", group.arn);
+    if state.with_prefix::<Target>(&prefix).any(|other| other.key != *key && other.draining.is_none()) {
+        return Err(ApiError::limit(
+            "TooManyTargets",
+            format!("A target group with target type 'alb' has one target: '{}' has one already", group.arn),
+        ));
+    }
+    let zone = lb.zones.first().ok_or_else(ApiError::internal)?;
+    Ok(Place { address: zone.address.into(), zone: None })
+}
+
+/// The registration that needs an application load balancer, or its listener on `port`, to stay.
+pub fn application_registration<'a>(state: &'a State, lb: &Arn, port: Option<u16>) -> Option<&'a Target> {
+    let is_it = |target: &Target| {
+        target.key.id == lb.as_str()
+            && port.is_none_or(|port| target.key.port == port)
+            && target.draining.is_none()
+    };
+    state.targets.values().map(AsRef::as_ref).find(|target| is_it(target))
 }
 
 /// As AWS, succeeds for targets that are not registered; without a port, all ports of the target are deregistered.
@@ -178,7 +265,7 @@ fn deregister(draft: &mut Draft, _: &Caller, input: TargetsInput) -> Result<Noth
         let port = given.port.map(check_port).transpose()?;
         let keys: Vec<String> = draft
             .state()
-            .with_prefix::<Target>(&format!("{}|{}|", group.arn, given.id))
+            .with_prefix::<Target>(&format!("{}|{}|", group.arn, canonical(&given.id)))
             .filter(|target| port.is_none_or(|port| target.key.port == port))
             .map(|target| target.key())
             .collect();
@@ -236,6 +323,8 @@ struct TargetForm {
     port: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     availability_zone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quic_server_id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -259,6 +348,7 @@ fn describe_health(draft: &mut Draft, _: &Caller, input: DescribeInput) -> Resul
             id: target.key.id.clone(),
             port: target.key.port,
             availability_zone: target.zone.clone(),
+            quic_server_id: target.server_id.map(server_ids::spell),
         },
         health_check_port: check_port_of(group, target.key.port),
         target_health: health_form(target, is_used),
@@ -270,11 +360,12 @@ fn describe_health(draft: &mut Draft, _: &Caller, input: DescribeInput) -> Resul
     let mut target_health_descriptions = Vec::new();
     for given in input.targets {
         let port = given.port.map(check_port).transpose()?.unwrap_or(group.port);
-        match all().find(|target| target.key.id == given.id && target.key.port == port) {
+        let id = canonical(&given.id);
+        match all().find(|target| target.key.id == id && target.key.port == port) {
             Some(target) => target_health_descriptions.push(describe(target)),
             None => target_health_descriptions.push(Description {
                 health_check_port: check_port_of(group, port),
-                target: TargetForm { id: given.id, port, availability_zone: None },
+                target: TargetForm { id: given.id, port, availability_zone: None, quic_server_id: None },
                 target_health: HealthForm {
                     state: TargetHealthState::Unused.as_str(),
                     reason: Some("Target.NotRegistered".to_owned()),
@@ -359,12 +450,14 @@ fn key_of(target_group: &Arn, target: &TargetKey) -> String {
 
 /// AWS's quota of targets per target group.
 const TARGETS_MAX: usize = 1_000;
-/// Where AWS lets targets outside the VPC be: RFC 1918 and RFC 6598.
-const PRIVATE_RANGES: &[Ipv4Net] = &[
-    Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
-    Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
-    Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
-    Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
+/// Where AWS lets targets outside the VPC be: RFC 1918 and RFC 6598; and what IPv6 has of unicast.
+const PRIVATE_RANGES: &[IpNet] = &[
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7)),
 ];
 
 #[cfg(test)]
@@ -409,7 +502,7 @@ mod tests {
         let one = json!({"TargetGroupArn": group, "Targets": [{"Id": "i-1"}]});
         world.ok("elbv2", "RegisterTargets", one.clone());
         assert_eq!(world.only::<Target>().key.port, 8080, "the group's port");
-        assert_eq!(world.only::<Target>().address, Ipv4Addr::new(10, 0, 1, 4), "the instance's address");
+        assert_eq!(world.only::<Target>().address, IpAddr::from([10, 0, 1, 4]), "the instance's address");
         assert_eq!(states(&mut world, &group), [("initial".into(), "Elb.RegistrationInProgress".into())]);
 
         let target = world.only::<Target>().clone();

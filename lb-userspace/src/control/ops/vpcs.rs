@@ -9,6 +9,7 @@ use super::{
     ec2::{
         Selection, TagSpecification, by_id, check_named, ec2_operation, is_named, specified_tags, wire_tags,
     },
+    ipv6_blocks::{VpcBlockInput, listed, vpc_form},
     security_groups::{self, DEFAULT_GROUP},
 };
 use crate::model::{
@@ -30,6 +31,8 @@ pub const OPERATIONS: &[Entry] = &[
 #[serde(rename_all = "PascalCase")]
 struct CreateInput {
     cidr_block: Option<String>,
+    #[serde(flatten)]
+    ipv6: VpcBlockInput,
     #[serde(default)]
     tag_specifications: Vec<TagSpecification>,
 }
@@ -47,8 +50,9 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Valu
     let taken: Vec<_> = draft.all::<Vpc>().map(|vpc| vpc.index).collect();
     let index = (0..).find(|index| !taken.contains(index)).ok_or_else(ApiError::internal)?;
     let id = VpcId(format!("vpc-{}", draft.hex(17)));
-    let vpc = Vpc { id, cidr, index, dns_support: true, dns_hostnames: false, tags };
-    security_groups::create_default(draft, &vpc.id);
+    let ipv6 = input.ipv6.block(draft, &id)?;
+    let vpc = Vpc { id, cidr, ipv6, index, dns_support: true, dns_hostnames: false, tags };
+    security_groups::create_default(draft, &vpc);
     let answer = json!({"Vpc": wire(caller, &vpc)});
     draft.put(vpc);
     Ok(answer)
@@ -71,6 +75,15 @@ fn describe(draft: &mut Draft, caller: &Caller, input: DescribeInput) -> Result<
             "vpc-id" => Some(vec![vpc.id.to_string()]),
             "cidr" | "cidr-block" | "cidrBlock" | "cidr-block-association.cidr-block" => {
                 Some(vec![vpc.cidr.to_string()])
+            }
+            "ipv6-cidr-block-association.ipv6-cidr-block" => {
+                Some(vpc.ipv6.iter().map(|block| block.cidr.to_string()).collect())
+            }
+            "ipv6-cidr-block-association.association-id" => {
+                Some(vpc.ipv6.iter().map(|block| block.association_id.clone()).collect())
+            }
+            "ipv6-cidr-block-association.state" => {
+                Some(vpc.ipv6.iter().map(|_| "associated".to_owned()).collect())
             }
             "cidr-block-association.state" => Some(vec!["associated".to_owned()]),
             "state" => Some(vec!["available".to_owned()]),
@@ -176,6 +189,7 @@ fn wire(caller: &Caller, vpc: &Vpc) -> Value {
             "CidrBlock": vpc.cidr,
             "CidrBlockState": {"State": "associated"},
         }],
+        "Ipv6CidrBlockAssociationSet": listed(vpc_form(caller, vpc)),
         "DhcpOptionsId": "default",
         "InstanceTenancy": "default",
         "IsDefault": false,

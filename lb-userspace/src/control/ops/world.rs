@@ -22,6 +22,7 @@ impl World {
         draft.put(Vpc {
             id: "vpc-1".into(),
             cidr: "10.0.0.0/16".parse().unwrap(),
+            ipv6: None,
             index: 0,
             dns_support: true,
             dns_hostnames: true,
@@ -34,6 +35,8 @@ impl World {
                 id: id.into(),
                 vpc_id: "vpc-1".into(),
                 cidr: cidr.parse().unwrap(),
+                ipv6: None,
+                assign_ipv6: false,
                 zone: zone.to_owned(),
                 tags: Vec::new(),
             });

@@ -232,7 +232,8 @@ mod tests {
         let mut slice = HostSlice::default();
         for (id, cidr) in [("subnet-a", "10.0.1.0/24"), ("subnet-b", "192.0.2.0/24")] {
             let cidr: Ipv4Net = cidr.parse().unwrap();
-            let network = SubnetNetwork { vpc_id: VpcId::from("vpc-1"), cidr, router: cidr.network() };
+            let network =
+                SubnetNetwork { vpc_id: VpcId::from("vpc-1"), cidr, router: cidr.network(), ipv6: None };
             slice.subnets.insert(SubnetId::from(id), network);
         }
         for (address, subnet) in addresses {
@@ -242,6 +243,7 @@ mod tests {
                 address: address.parse().unwrap(),
                 owner: InterfaceOwner::LoadBalancer(Arn::from("lb")),
                 groups: Vec::new(),
+                ipv6: None,
             };
             slice.interfaces.insert(InterfaceId::from(format!("eni-{address}")), interface);
         }

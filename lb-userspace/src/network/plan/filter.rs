@@ -8,7 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::snapshot::{
     names::UPLINK,
@@ -18,7 +18,8 @@ use crate::snapshot::{
 /// The edge of a VPC: its links may dial out from behind its one outside address, its resolver (`asks`) may ask DNS
 /// servers, and only answers come in.
 ///
-/// What stays inside is not tracked: XDP moves some of it, so a tracker here would see half of each conversation.
+/// What stays inside is not tracked: XDP moves some of it, so a tracker here would see half of each conversation. IPv6
+/// never leaves.
 pub(super) fn vpc_edge(
     cidr: Ipv4Net,
     links: &[Ipv4Addr],
@@ -41,6 +42,7 @@ pub(super) fn vpc_edge(
         "    chain untracked {{
         type filter hook prerouting priority raw; policy accept;
         iifname != \"{UPLINK}\" ip daddr {cidr} notrack
+        iifname != \"{UPLINK}\" meta nfproto ipv6 notrack
     }}
     chain input {{
         type filter hook input priority filter; policy accept;
@@ -82,23 +84,23 @@ pub(super) fn security_groups<'a>(
         type filter hook input priority filter; policy drop;
         iifname \"lo\" accept
         ct state established,related accept
+{NEIGHBOURS}
 {ingress}    }}
     chain output {{
         type filter hook output priority filter; policy drop;
         oifname \"lo\" accept
         ct state established,related accept
+{NEIGHBOURS}
 {egress}    }}
 "
     ))
 }
 
-/// One permit as one rule; a permit without peers admits nobody and needs none.
+/// One permit as one rule for each family of its peers; one without peers admits nobody and needs none.
 fn rule(chain: &mut String, side: &str, permit: &Permit) {
     // Merged, because nft refuses a set whose ranges overlap.
-    let peers: Vec<String> = Ipv4Net::aggregate(&permit.peers).iter().map(ToString::to_string).collect();
-    if peers.is_empty() {
-        return;
-    }
+    let (v4, v6): (Vec<IpNet>, Vec<IpNet>) =
+        IpNet::aggregate(&permit.peers).into_iter().partition(|range| range.addr().is_ipv4());
     let ports = match permit.protocol {
         Some(TCP | UDP) if (permit.first_port, permit.last_port) != (0, u16::MAX) => {
             format!("th dport {}-{} ", permit.first_port, permit.last_port)
@@ -106,8 +108,14 @@ fn rule(chain: &mut String, side: &str, permit: &Permit) {
         _ => String::new(),
     };
     let protocol = permit.protocol.map(|number| format!("meta l4proto {number} ")).unwrap_or_default();
-    // Writing to a string cannot fail.
-    let _ = writeln!(chain, "        ip {side} {{ {} }} {protocol}{ports}accept", peers.join(", "));
+    for (family, ranges) in [("ip", v4), ("ip6", v6)] {
+        if ranges.is_empty() {
+            continue;
+        }
+        let peers: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+        // Writing to a string cannot fail.
+        let _ = writeln!(chain, "        {family} {side} {{ {} }} {protocol}{ports}accept", peers.join(", "));
+    }
 }
 
 /// The port of DNS.
@@ -117,6 +125,9 @@ const DNS: u16 = 53;
 fn replacing(chains: &str) -> String {
     format!("table inet gatehouse {{}}\ndelete table inet gatehouse\ntable inet gatehouse {{\n{chains}}}\n")
 }
+
+/// What ARP is to IPv4, which no rule of this table sees. Not tracked, so it is no answer to anything.
+const NEIGHBOURS: &str = "        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept";
 
 #[cfg(test)]
 mod tests {
@@ -131,7 +142,7 @@ mod tests {
         let group = SecurityGroupView { ingress: permits, egress: Vec::new() };
         let text = security_groups([&group].into_iter(), None);
         text.lines()
-            .filter(|line| line.trim().starts_with("ip "))
+            .filter(|line| line.trim().starts_with("ip ") || line.trim().starts_with("ip6 "))
             .map(|line| line.trim().to_owned())
             .collect()
     }
@@ -167,6 +178,17 @@ mod tests {
     }
 
     #[test]
+    fn peers_of_each_family_have_a_rule_of_their_own() {
+        assert_eq!(
+            rules(vec![permit(Some(UDP), (53, 53), &["10.0.0.0/24", "fd00::/64", "fd00:0:0:1::/64"])]),
+            [
+                "ip saddr { 10.0.0.0/24 } meta l4proto 17 th dport 53-53 accept",
+                "ip6 saddr { fd00::/63 } meta l4proto 17 th dport 53-53 accept"
+            ]
+        );
+    }
+
+    #[test]
     fn no_group_permits_nothing() {
         let text = security_groups([].into_iter(), None);
         assert_eq!(text.matches("policy drop").count(), 2, "{text}");
@@ -177,7 +199,7 @@ mod tests {
     fn no_group_keeps_a_machine_from_its_resolver() {
         let text = security_groups([].into_iter(), Some("10.0.0.2".parse().unwrap()));
         let rule = "ip daddr 10.0.0.2 meta l4proto { tcp, udp } th dport 53 accept";
-        assert_eq!(text.matches("accept\n").count(), 5, "{text}");
+        assert_eq!(text.matches("accept\n").count(), 7, "{text}");
         assert!(text.split_once("chain output").unwrap().1.contains(rule), "{text}");
     }
 

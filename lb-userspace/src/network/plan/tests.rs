@@ -27,6 +27,7 @@ fn slice() -> HostSlice {
         vpc_id: vpc,
         cidr: "10.0.1.0/24".parse().unwrap(),
         router: "10.0.1.1".parse().unwrap(),
+        ipv6: None,
     };
     slice.subnets.insert(subnet, network);
     let instance = InstanceId::from("i-1");
@@ -46,6 +47,7 @@ fn add(slice: &mut HostSlice, id: &str, address: &str, owner: InterfaceOwner) {
         vpc_id: VpcId::from("vpc-1"),
         subnet_id: SubnetId::from("subnet-1"),
         address: address.parse().unwrap(),
+        ipv6: None,
         owner,
         groups: vec![SecurityGroupId::from("sg-1")],
     };
@@ -290,6 +292,7 @@ fn slice_with_resolver() -> HostSlice {
 
 fn add_first_subnet(slice: &mut HostSlice) {
     let network = SubnetNetwork {
+        ipv6: None,
         vpc_id: VpcId::from("vpc-1"),
         cidr: "10.0.0.0/24".parse().unwrap(),
         router: "10.0.0.1".parse().unwrap(),

@@ -125,7 +125,7 @@ fn tcp(plan: &Plan) -> &ListenerPlan {
 #[test]
 fn a_network_load_balancer_becomes_its_listeners_on_its_addresses() {
     let plan = plan(&slice("TCP", one(&[])), healthy);
-    let node = &plan.nodes["eni1"];
+    let node = plan.nodes.values().next().unwrap();
     assert_eq!(node.ipv4.subnet.to_string(), "10.0.1.0/24");
     assert_eq!(node.ipv4.router.to_string(), "10.0.1.1");
     assert_eq!(tcp(&plan).idle_timeout_s, 60);
@@ -144,7 +144,7 @@ fn a_dual_stack_interface_has_every_listener_twice() {
     });
     let plan = plan(&slice, healthy);
     assert_eq!(listener(&plan, "fd00::4", Protocol::Tcp), tcp(&plan));
-    assert_eq!(plan.nodes["eni1"].ipv6.unwrap().subnet.to_string(), "fd00::/64");
+    assert_eq!(plan.nodes.values().next().unwrap().ipv6.unwrap().subnet.to_string(), "fd00::/64");
 }
 
 #[test]

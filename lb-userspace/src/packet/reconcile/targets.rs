@@ -23,7 +23,7 @@ impl<'a> Work<'a> {
     /// Gives each target of the plan an index and its next hop.
     pub(super) fn set_targets(&mut self) -> Result<(), Exceeded> {
         let mut free = self.free_indices();
-        for (identity, wanted) in wanted(self.plan, self.around.devices.keys()) {
+        for (identity, wanted) in wanted(self.plan, |device| self.around.devices.contains_key(device)) {
             let slot = match self.ledger.targets.get(&identity) {
                 Some(slot) if slot.entry.state == target_state::GONE => {
                     // Its flows were ended, those that have not noticed yet as well.
@@ -52,13 +52,13 @@ impl<'a> Work<'a> {
     /// A listener's targets, those of which something can be sent to.
     pub(super) fn targets_of<'plan>(
         &self,
-        device: &str,
+        own: IpAddr,
         listener: &'plan ListenerPlan,
     ) -> Vec<(TargetIdentity, &'plan TargetName, &'plan TargetPlan)> {
         let identified = listener
             .targets
             .iter()
-            .filter_map(|(name, target)| Some((identify(self.plan, device, name, target)?, name, target)));
+            .filter_map(|(name, target)| Some((identify(self.plan, own, name, target)?, name, target)));
         identified.collect()
     }
 
@@ -113,13 +113,12 @@ impl<'a> Work<'a> {
 /// Every target of the plan's nodes on these devices once, however many listeners it has.
 fn wanted<'plan>(
     plan: &'plan Plan,
-    devices: impl Iterator<Item = &'plan String>,
+    is_there: impl Fn(&str) -> bool,
 ) -> BTreeMap<TargetIdentity, Wanted<'plan>> {
     let mut all: BTreeMap<TargetIdentity, Wanted<'plan>> = BTreeMap::new();
-    for device in devices {
-        let Some(node) = plan.nodes.get(device) else { continue };
+    for (own, node) in plan.nodes.iter().filter(|(_, node)| is_there(&node.device)) {
         for (name, target) in node.listeners.values().flat_map(|listener| &listener.targets) {
-            let Some(reach) = plan.reach(device, target.address) else { continue };
+            let Some(reach) = plan.reach(*own, target.address) else { continue };
             let identity = identity(reach.via, name, target);
             let is_bad = target.health == Verdict::Unhealthy;
             let ends_after_s = target.ends_after_s.filter(|_| is_bad);
@@ -142,8 +141,8 @@ fn wanted<'plan>(
 }
 
 /// What a target of a plan's node is recognized by; `None` if the node has nothing of its address's family.
-pub fn identify(plan: &Plan, device: &str, name: &TargetName, target: &TargetPlan) -> Option<TargetIdentity> {
-    Some(identity(plan.reach(device, target.address)?.via, name, target))
+pub fn identify(plan: &Plan, own: IpAddr, name: &TargetName, target: &TargetPlan) -> Option<TargetIdentity> {
+    Some(identity(plan.reach(own, target.address)?.via, name, target))
 }
 
 fn identity(via: IpAddr, name: &TargetName, target: &TargetPlan) -> TargetIdentity {

@@ -65,16 +65,17 @@ fn plan(targets: &[(IpAddr, Verdict)]) -> Plan {
         targets: targets.iter().map(|(at, health)| (name(*at), target(*at, *health))).collect(),
     };
     let node = NodePlan {
+        device: "eni".to_owned(),
         balancer: Arn::from("balancer".to_owned()),
         ipv4: Side { address: BALANCER, subnet: "10.0.1.0/24".parse().unwrap(), router: ROUTER },
         ipv6: None,
         listeners: [(at(80), listener)].into(),
     };
-    Plan { nodes: [("eni".to_owned(), node)].into() }
+    Plan { nodes: [(BALANCER, node)].into() }
 }
 
 fn listener_of(plan: &mut Plan) -> &mut ListenerPlan {
-    plan.nodes.get_mut("eni").unwrap().listeners.get_mut(&at(80)).unwrap()
+    plan.nodes.get_mut(&BALANCER).unwrap().listeners.get_mut(&at(80)).unwrap()
 }
 
 fn set_mode(plan: &mut Plan, mode: Mode) {
@@ -295,7 +296,7 @@ fn more_rings_than_there_are_is_refused_whole() {
         let mut own = listener.clone();
         let host = v4(1, u8::try_from(port).unwrap() + 100);
         own.targets = [(name(host), target(host, Verdict::Healthy))].into();
-        many.nodes.get_mut("eni").unwrap().listeners.insert(at(port), own);
+        many.nodes.get_mut(&BALANCER).unwrap().listeners.insert(at(port), own);
     }
     let error = reconcile(&mut Ledger::default(), &many, &everybody()).unwrap_err();
     assert_eq!(error.what, "rings");
@@ -306,7 +307,7 @@ fn listeners_with_the_same_targets_share_a_ring() {
     let mut plan = plan(&[(NEAR, Verdict::Healthy)]);
     let listener = listener_of(&mut plan).clone();
     for port in 1..1_000 {
-        plan.nodes.get_mut("eni").unwrap().listeners.insert(at(port), listener.clone());
+        plan.nodes.get_mut(&BALANCER).unwrap().listeners.insert(at(port), listener.clone());
     }
     let ledger = applied(&plan, &everybody());
     assert_eq!(ledger.rings.len(), 1);
@@ -317,7 +318,7 @@ fn listeners_with_the_same_targets_share_a_ring() {
 fn both_protocols_and_both_families_have_one_ring() {
     let mut plan = plan(&[(NEAR, Verdict::Healthy)]);
     let listener = listener_of(&mut plan).clone();
-    let node = plan.nodes.get_mut("eni").unwrap();
+    let node = plan.nodes.get_mut(&BALANCER).unwrap();
     let ipv6 = Side { address: v6("fd00::4"), subnet: "fd00::/64".parse().unwrap(), router: v6("fd00::1") };
     node.ipv6 = Some(ipv6);
     for address in [BALANCER, ipv6.address] {
@@ -355,10 +356,11 @@ fn entries_follow_the_interfaces_mac_and_mtu() {
 #[test]
 fn a_target_in_the_subnet_of_another_interface_is_reached_by_that() {
     let mut two = plan(&[(FAR, Verdict::Healthy)]);
-    let mut other = two.nodes["eni"].clone();
+    let mut other = two.nodes[&BALANCER].clone();
     other.ipv4 = Side { address: v4(2, 4), subnet: "10.0.2.0/24".parse().unwrap(), router: v4(2, 1) };
     other.listeners.clear();
-    two.nodes.insert("other".to_owned(), other);
+    other.device = "other".to_owned();
+    two.nodes.insert(v4(2, 4), other);
     let mut around = around(&[]);
     around.devices.insert("other".to_owned(), Interface { ifindex: 8, mac: [8; 6], mtu: 1400 });
     around.neighbours.insert((8, FAR), MAC);

@@ -25,17 +25,25 @@ impl Round<'_> {
         let Some(instance) = self.draft.one::<Instance>(task.instance_id.as_str()).cloned() else { return };
         let zone = self.draft.one::<Subnet>(instance.subnet_id.as_str()).map(|subnet| subnet.zone.clone());
         for (group, key) in target_keys(&service, task) {
-            if self.draft.one::<TargetGroup>(group.as_str()).is_none() {
+            let Some(family) = self.draft.one::<TargetGroup>(group.as_str()).map(|row| row.ip_address_type)
+            else {
                 self.note(&service.arn, |row| {
                     format!("(service {}) was unable to register targets in (target-group {group}): it does not exist", row.name)
                 });
                 continue;
-            }
+            };
+            let Some(address) = self.draft.state().instance_address(&instance, family) else {
+                self.note(&service.arn, |row| {
+                    format!("(service {}) was unable to register targets in (target-group {group}): {} has no IPv6 address", row.name, instance.id)
+                });
+                continue;
+            };
             let mut target = Target {
                 target_group_arn: group.clone(),
                 key,
-                address: instance.address,
+                address,
                 zone: zone.clone(),
+                server_id: None,
                 registered_at: self.now(),
                 draining: None,
                 health: TargetHealth::registering(),

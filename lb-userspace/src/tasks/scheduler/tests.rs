@@ -9,7 +9,9 @@ use crate::model::{
     id::InstanceId,
     load_balancer::{Action, Listener, WeightedTargetGroup},
     network::{Instance, InstanceState, Subnet},
-    target_group::{HealthCheck, Target, TargetGroup, TargetHealth, TargetHealthState, TargetType},
+    target_group::{
+        HealthCheck, Target, TargetAddressType, TargetGroup, TargetHealth, TargetHealthState, TargetType,
+    },
     task::{
         Cluster, ContainerDefinition, PortBinding, PortMapping, ServiceDeployment, ServiceLoadBalancer,
         ServiceRegistry,
@@ -57,6 +59,8 @@ impl World {
                     id: format!("subnet-{zone}").into(),
                     vpc_id: "vpc-1".into(),
                     cidr: format!("10.0.{at}.0/24").parse().unwrap(),
+                    ipv6: None,
+                    assign_ipv6: false,
                     zone: format!("eu-central-1{zone}"),
                     tags: vec![],
                 });
@@ -260,6 +264,7 @@ fn target_group() -> TargetGroup {
         port: 80,
         vpc_id: "vpc-1".into(),
         target_type: TargetType::Instance,
+        ip_address_type: TargetAddressType::Ipv4,
         health_check: HealthCheck {
             enabled: true,
             protocol: "HTTP".into(),
