@@ -90,6 +90,8 @@ pub(super) fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_freebind_v4(true)?;
     socket.set_nonblocking(true)?;
+    // The kernel's default holds some 250 queries of one moment; it gives less than asked for if that is its limit.
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.bind(&address.into())?;
     UdpSocket::from_std(socket.into())
 }
@@ -213,6 +215,8 @@ pub(super) async fn write_message(stream: &mut (impl AsyncWrite + Unpin), messag
 /// counted; its connection is closed.
 const QUERY_MAX: usize = 4_096;
 
+/// Bytes of datagrams that wait to be read; the kernel counts each as a kilobyte or so.
+const RECEIVE_BUFFER: usize = 1 << 20;
 /// Connections at once; one more is closed and counted.
 const CONNECTIONS_MAX: i64 = 256;
 
