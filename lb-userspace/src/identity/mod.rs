@@ -2,7 +2,8 @@
 //!
 //! Two roots, both kept by control alone: the front-door CA, which users trust and which name constraints hold to
 //! the appliance's own host names; and the identity CA for gateways and link agents, which no client trusts. Control
-//! issues leaves into the state (`issue`); roles receive them in their slices and build TLS from them (`tls`).
+//! issues leaves into the state (`issue`); roles receive them in their slices and build TLS from them (`tls`). Listeners of
+//! load balancers show certificates that clients imported (`listener_tls`).
 
 /// Key files of mode 0600 in control's directory.
 pub mod file;
@@ -18,3 +19,9 @@ pub mod authority;
 pub mod issue;
 /// rustls configurations: front door, lane server, lane client.
 pub mod tls;
+/// TLS security policies under AWS's names, and what of each is offered.
+pub mod tls_policy;
+/// Which of a listener's certificates a client is shown.
+pub mod certificate_choice;
+/// TLS that ends at a load balancer's listener, and TLS to targets.
+pub mod listener_tls;

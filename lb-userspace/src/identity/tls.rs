@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, DistinguishedName, InconsistentKeys, RootCertStore, ServerConfig,
+    SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs as crypto},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
@@ -53,7 +54,7 @@ pub fn front_door(certificate: &RoleCertificate) -> Result<Arc<ServerConfig>, Tl
     let mut config = ServerConfig::builder_with_provider(Arc::new(crypto::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified(certificate)?)));
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(role(certificate)?)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -70,7 +71,7 @@ pub fn lane_server(certificate: &RoleCertificate, root_pem: &str) -> Result<Arc<
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(LinkVerifier { inner, appliance: own.appliance }))
-        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified(certificate)?)));
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(role(certificate)?)));
     config.alpn_protocols = vec![ALPN_CONTROL.to_vec(), ALPN_LANE.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
@@ -98,7 +99,7 @@ pub fn lane_client(
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified(certificate)?)));
+        .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(role(certificate)?)));
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     config.enable_early_data = false;
@@ -154,14 +155,23 @@ fn role_of(certificate: &RoleCertificate) -> Result<RoleName, TlsError> {
 
 /// Leaf and key. Our CAs sign leaves directly, so what follows the leaf is the root, which the peer has or does not
 /// trust: it is not sent.
-fn certified(certificate: &RoleCertificate) -> Result<CertifiedKey, TlsError> {
-    let mut chain = chain(&certificate.chain_pem)?;
-    chain.truncate(1);
+fn role(certificate: &RoleCertificate) -> Result<CertifiedKey, TlsError> {
+    let mut own = certified(certificate)?;
+    own.cert.truncate(1);
+    Ok(own)
+}
+
+/// A chain and its key, which fit each other.
+pub(super) fn certified(certificate: &RoleCertificate) -> Result<CertifiedKey, TlsError> {
+    let chain = chain(&certificate.chain_pem)?;
     let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes()).map_err(|_| TlsError::Key)?;
     let key = crypto::sign::any_supported_type(&key).map_err(|_| TlsError::Key)?;
     let certified = CertifiedKey::new(chain, key);
-    certified.keys_match()?;
-    Ok(certified)
+    match certified.keys_match() {
+        Err(error @ rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(error.into()),
+        // Certificates of other forms than webpki reads are the client's to judge.
+        _ => Ok(certified),
+    }
 }
 
 /// Accepts what chains to the identity CA and names a link of this appliance.
