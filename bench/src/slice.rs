@@ -58,6 +58,7 @@ pub(crate) fn slice(shape: &Shape<'_>) -> Result<NodeSlice> {
         rules: Vec::new(),
         default_actions: vec![Action::Forward(vec![forward])],
         attributes: BTreeMap::new(),
+        tls: None,
     };
     let targets = shape.targets.iter().map(|target| {
         let key = TargetKey { id: target.ip().to_string(), port: target.port() };
@@ -93,6 +94,8 @@ pub(crate) fn slice(shape: &Shape<'_>) -> Result<NodeSlice> {
         Permit { protocol: None, first_port: 0, last_port: u16::MAX, peers: vec!["0.0.0.0/0".parse()?] };
     Ok(NodeSlice {
         resolver: None,
+        certificates: BTreeMap::new(),
+        links: BTreeMap::new(),
         vpc_id: VpcId::from("vpc"),
         namespace: String::new(),
         load_balancers: BTreeMap::from([(balancer, load_balancer)]),

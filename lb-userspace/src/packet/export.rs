@@ -240,6 +240,8 @@ mod tests {
     fn slice() -> NodeSlice {
         NodeSlice {
             resolver: None,
+            certificates: BTreeMap::new(),
+            links: BTreeMap::new(),
             vpc_id: VpcId::from("vpc-1".to_owned()),
             namespace: String::new(),
             load_balancers: BTreeMap::new(),

@@ -18,7 +18,7 @@ use super::{
     names,
     node::{
         ListenerView, LoadBalancerView, NodeInterface, NodeInterface6, NodeSlice, RuleView, TargetGroupView,
-        TargetView,
+        TargetView, TlsView,
     },
     permit::{self, Permit, SecurityGroupView},
     zone,
@@ -29,7 +29,7 @@ use crate::model::{
     certificate::Sealed,
     discovery::{DiscoveryInstance, DiscoveryService},
     id::{Arn, SecurityGroupId, VpcId, VpcLinkId},
-    load_balancer::{Action, LoadBalancer, LoadBalancerKind, LoadBalancerZone},
+    load_balancer::{Action, Listener, LoadBalancer, LoadBalancerKind, LoadBalancerZone},
     network::{InstanceState, SecurityGroupPeer, SecurityGroupRule, Subnet, Vpc},
     target_group::Target,
     task::TaskStatus,
@@ -186,6 +186,7 @@ fn node_slice(state: &State, settings: &Settings, groups: &Groups, row: &Vpc) ->
                 rules,
                 default_actions: listener.default_actions.clone(),
                 attributes: listener.attributes.clone(),
+                tls: tls_view(listener),
             };
             (listener.arn.clone(), view)
         })
@@ -215,6 +216,10 @@ fn node_slice(state: &State, settings: &Settings, groups: &Groups, row: &Vpc) ->
         .collect();
     let in_vpc =
         |id: &SecurityGroupId| state.security_groups.get(id.as_str()).is_some_and(|g| g.vpc_id == *vpc);
+    let of_vpc = |link: &VpcLink| {
+        let mut interfaces = link.interface_ids.iter().filter_map(|id| state.interfaces.get(id.as_str()));
+        interfaces.any(|interface| interface.vpc_id == *vpc)
+    };
     NodeSlice {
         vpc_id: vpc.clone(),
         namespace: match state.underlay() {
@@ -222,6 +227,13 @@ fn node_slice(state: &State, settings: &Settings, groups: &Groups, row: &Vpc) ->
             None => names::node_namespace(&settings.appliance, vpc),
         },
         load_balancers,
+        certificates: certificates(state, settings, listeners.values()),
+        links: state
+            .vpc_links
+            .values()
+            .filter(|link| of_vpc(link))
+            .map(|link| (link.id.clone(), link_addresses(state, link)))
+            .collect(),
         listeners,
         target_groups,
         security_groups: groups
@@ -231,6 +243,39 @@ fn node_slice(state: &State, settings: &Settings, groups: &Groups, row: &Vpc) ->
             .collect(),
         resolver: zone::resolver(state, row).filter(|_| settings.resolvers),
     }
+}
+
+/// What listeners show, opened. One that does not open is left out: its listener says so.
+fn certificates<'a>(
+    state: &State,
+    settings: &Settings,
+    listeners: impl Iterator<Item = &'a ListenerView>,
+) -> BTreeMap<Arn, RoleCertificate> {
+    let named: BTreeSet<&Arn> =
+        listeners.filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates).collect();
+    let opened = |arn: &Arn| {
+        let certificate = state.certificates.get(arn.as_str())?;
+        Some(RoleCertificate {
+            chain_pem: [certificate.certificate_pem.trim_end(), &certificate.chain_pem].join("\n"),
+            key_pem: (settings.unseal)(&certificate.sealed_key)?,
+        })
+    };
+    named.into_iter().filter_map(|arn| Some((arn.clone(), opened(arn)?))).collect()
+}
+
+fn tls_view(listener: &Listener) -> Option<TlsView> {
+    Some(TlsView {
+        policy: listener.ssl_policy.clone()?,
+        certificates: listener.certificates.clone(),
+        alpn: listener.alpn_policy.first().cloned(),
+    })
+}
+
+fn link_addresses(state: &State, link: &VpcLink) -> Vec<Ipv4Addr> {
+    link.interface_ids
+        .iter()
+        .filter_map(|id| state.interfaces.get(id.as_str()).map(|interface| interface.address))
+        .collect()
 }
 
 fn targets_of<'a>(state: &'a State, group: &Arn) -> impl Iterator<Item = &'a Arc<Target>> + use<'a> {
@@ -553,11 +598,7 @@ fn instance_address(instance: &DiscoveryInstance) -> Option<(Ipv4Addr, u16)> {
 }
 
 fn link_slice(state: &State, settings: &Settings, groups: &Groups, link: &VpcLink) -> LinkSlice {
-    let addresses: Vec<_> = link
-        .interface_ids
-        .iter()
-        .filter_map(|id| state.interfaces.get(id.as_str()).map(|interface| interface.address))
-        .collect();
+    let addresses = link_addresses(state, link);
     let mut targets = BTreeMap::new();
     for integration in live_integrations(state).filter(|i| i.connection_id.as_ref() == Some(&link.id)) {
         if let Some((service, _)) = service_of(state, &integration.integration_uri) {

@@ -8,15 +8,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{permit::SecurityGroupView, zone::ResolverView};
+use super::{gateway::RoleCertificate, permit::SecurityGroupView, zone::ResolverView};
 use crate::model::{
-    id::{Arn, InterfaceId, SecurityGroupId, TimestampMs, VpcId},
+    id::{Arn, InterfaceId, SecurityGroupId, TimestampMs, VpcId, VpcLinkId},
     load_balancer::{Action, Attributes, Condition, LoadBalancerKind},
     target_group::{HealthCheck, TargetKey},
 };
 
 /// One VPC's data plane.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeSlice {
     /// The VPC.
     pub vpc_id: VpcId,
@@ -33,6 +33,12 @@ pub struct NodeSlice {
     /// The VPC's resolver, unless EnableDnsSupport is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolver: Option<ResolverView>,
+    /// Certificates with their keys by ARN: those that a listener of this VPC names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub certificates: BTreeMap<Arn, RoleCertificate>,
+    /// The addresses of the VPC's links by id: a client with one of them came through that link.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub links: BTreeMap<VpcLinkId, Vec<Ipv4Addr>>,
 }
 
 impl NodeSlice {
@@ -40,6 +46,19 @@ impl NodeSlice {
     /// a host may have nothing in common but the host.
     pub fn is_on_host(&self) -> bool {
         self.namespace.is_empty()
+    }
+
+    /// Whether a listener of a network load balancer ends in userspace, so that the packet path passes what it admits:
+    /// it speaks TLS, or a group that it forwards to wants a header in front of the client's bytes.
+    pub fn ends_in_userspace(&self, listener: &ListenerView) -> bool {
+        let wants_header = |arn: &Arn| {
+            self.target_groups.get(arn).is_some_and(|group| group.is_on("proxy_protocol_v2.enabled"))
+        };
+        match listener.protocol.as_str() {
+            "TLS" => true,
+            "TCP" => listener.default_actions.iter().flat_map(Action::groups).any(wants_header),
+            _ => false,
+        }
     }
 }
 
@@ -127,6 +146,21 @@ pub struct ListenerView {
     pub default_actions: Vec<Action>,
     /// Attributes that were set.
     pub attributes: Attributes,
+    /// How clients are met, for HTTPS and TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsView>,
+}
+
+/// A listener's TLS, as the node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsView {
+    /// The security policy's name.
+    pub policy: String,
+    /// Certificates in `NodeSlice::certificates`, the default first.
+    pub certificates: Vec<Arn>,
+    /// AlpnPolicy; `None` is AWS's `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpn: Option<String>,
 }
 
 /// A rule, as the node sees it.
@@ -157,6 +191,13 @@ pub struct TargetGroupView {
     pub attributes: Attributes,
     /// Targets by `<id>:<port>`.
     pub targets: BTreeMap<String, TargetView>,
+}
+
+impl TargetGroupView {
+    /// Whether an attribute that is off by default was set to `true`.
+    pub fn is_on(&self, attribute: &str) -> bool {
+        self.attributes.get(attribute).is_some_and(|value| value == "true")
+    }
 }
 
 /// A target, as the node sees it.

@@ -243,6 +243,7 @@ fn slice(address: Ipv4Addr) -> NodeSlice {
         rules: Vec::new(),
         default_actions: Vec::new(),
         attributes: BTreeMap::new(),
+        tls: None,
     };
     let permit = Permit {
         protocol: None,
@@ -261,6 +262,8 @@ fn slice(address: Ipv4Addr) -> NodeSlice {
             SecurityGroupView { ingress: vec![permit], egress: Vec::new() },
         )]),
         resolver: None,
+        certificates: BTreeMap::new(),
+        links: BTreeMap::new(),
     }
 }
 

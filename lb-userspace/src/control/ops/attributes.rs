@@ -208,9 +208,16 @@ const FORWARDING: Known =
 pub const TCP_TARGET_GROUP: &[Known] = network_target_group![
     FORWARDING,
     Known("preserve_client_ip.enabled", "false", Bool),
-    Known("proxy_protocol_v2.enabled", "false", Default),
+    Known("proxy_protocol_v2.enabled", "false", Bool),
     Known("stickiness.enabled", "false", Bool),
     Known("stickiness.type", "source_ip", OneOf(&["source_ip"])),
+];
+
+/// Of a target group that is spoken TLS to: TLS ends here, so a target sees the load balancer's address, and a PROXY
+/// protocol header tells the client's. "Sticky sessions are not supported with TLS listeners and TLS target groups."
+pub const TLS_TARGET_GROUP: &[Known] = network_target_group![
+    Known("preserve_client_ip.enabled", "false", Default),
+    Known("proxy_protocol_v2.enabled", "false", Bool),
 ];
 
 /// Of a UDP or TCP_UDP target group: a datagram has no room for a header in front.
@@ -309,6 +316,7 @@ mod tests {
             NETWORK,
             HTTP_TARGET_GROUP,
             TCP_TARGET_GROUP,
+            TLS_TARGET_GROUP,
             UDP_TARGET_GROUP,
             QUIC_TARGET_GROUP,
             ALB_TARGET_GROUP,

@@ -1,13 +1,13 @@
-//! elbv2: listeners and their attributes, TLS policies, and the account's limits.
+//! elbv2: listeners and their attributes, and the account's limits.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{
     ApiError, Caller, Entry,
     actions::{ActionForm, action_forms, check_protocols, parse_actions},
     attributes::{self, Attribute, Known},
     elbv2::{Nothing, Tag, check_arn, check_tags},
+    listener_tls::{self, CertificateForm, TlsInput},
     load_balancers::{self, PAGE_MAX, remove_listener},
     operation,
     paging::page,
@@ -27,8 +27,6 @@ pub const OPERATIONS: &[Entry] = &[
     operation!("DeleteListener", delete),
     operation!("DescribeListenerAttributes", describe_attributes),
     operation!("ModifyListenerAttributes", modify_attributes),
-    operation!("DescribeListenerCertificates", describe_certificates),
-    operation!("DescribeSSLPolicies", describe_policies),
     operation!("DescribeAccountLimits", describe_limits),
 ];
 
@@ -38,21 +36,11 @@ struct CreateInput {
     load_balancer_arn: String,
     protocol: Option<String>,
     port: Option<i64>,
-    ssl_policy: Option<String>,
-    #[serde(default)]
-    certificates: Vec<Value>,
     default_actions: Vec<ActionForm>,
     #[serde(default)]
-    alpn_policy: Vec<String>,
-    #[serde(default)]
     tags: Vec<Tag>,
-    mutual_authentication: Option<MutualAuthentication>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct MutualAuthentication {
-    mode: Option<String>,
+    #[serde(flatten)]
+    tls: TlsInput,
 }
 
 /// A listener on the wire.
@@ -63,7 +51,13 @@ struct Form {
     load_balancer_arn: Arn,
     port: u16,
     protocol: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    certificates: Vec<CertificateForm>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ssl_policy: Option<String>,
     default_actions: Vec<ActionForm>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    alpn_policy: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -80,7 +74,10 @@ fn form(listener: &Listener) -> Form {
         load_balancer_arn: listener.load_balancer_arn.clone(),
         port: listener.port,
         protocol: listener.protocol.clone(),
+        certificates: listener_tls::default_certificate(listener),
+        ssl_policy: listener.ssl_policy.clone(),
         default_actions: action_forms(&listener.default_actions),
+        alpn_policy: listener.alpn_policy.clone(),
     }
 }
 
@@ -91,20 +88,25 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<List
     let port = input.port.ok_or_else(|| ApiError::validation("A listener port must be specified"))?;
     check_protocol(&lb, &protocol)?;
     let port = check_port(port)?;
-    check_tls(
-        input.ssl_policy.as_deref(),
-        &input.certificates,
-        &input.alpn_policy,
-        input.mutual_authentication.as_ref(),
-    )?;
     let default_actions = parse_actions(draft.state(), &lb, input.default_actions)?;
-    check_protocols(draft.state(), &protocol, &default_actions)?;
-    let tags = check_tags(input.tags)?;
+    let mut listener = Listener {
+        arn: Arn::from(""),
+        load_balancer_arn: lb.arn.clone(),
+        protocol,
+        port,
+        ssl_policy: None,
+        certificates: Vec::new(),
+        alpn_policy: Vec::new(),
+        default_actions,
+        attributes: Default::default(),
+        tags: check_tags(input.tags)?,
+    };
+    listener_tls::settle(draft.state(), &mut listener, input.tls)?;
+    check_protocols(draft.state(), &listener.protocol, &listener.default_actions)?;
     if let Some(existing) = at_port(draft.state(), &lb.arn, port) {
-        let is_same = existing.protocol == protocol
-            && existing.default_actions == default_actions
-            && existing.tags == tags;
-        if is_same {
+        listener.arn = existing.arn.clone();
+        listener.attributes = existing.attributes.clone();
+        if listener == *existing {
             return Ok(Listeners { listeners: vec![form(existing)], next_marker: None });
         }
         return Err(duplicate(&lb.arn));
@@ -118,23 +120,12 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<List
     }
     let resource = lb.arn.resource().trim_start_matches("loadbalancer/").to_owned();
     let id = draft.hex(16);
-    let listener = Listener {
-        arn: Arn::new(
-            "elasticloadbalancing",
-            &caller.region,
-            &caller.account,
-            format_args!("listener/{resource}/{id}"),
-        ),
-        load_balancer_arn: lb.arn,
-        protocol,
-        port,
-        ssl_policy: None,
-        certificates: Vec::new(),
-        alpn_policy: Vec::new(),
-        default_actions,
-        attributes: Default::default(),
-        tags,
-    };
+    listener.arn = Arn::new(
+        "elasticloadbalancing",
+        &caller.region,
+        &caller.account,
+        format_args!("listener/{resource}/{id}"),
+    );
     draft.put(listener.clone());
     Ok(Listeners { listeners: vec![form(&listener)], next_marker: None })
 }
@@ -165,7 +156,7 @@ fn check_protocol(lb: &LoadBalancer, protocol: &str) -> Result<(), ApiError> {
             lawful.join(", ")
         )));
     }
-    if matches!(protocol, "HTTP" | "TCP" | "UDP" | "TCP_UDP" | "QUIC" | "TCP_QUIC") {
+    if matches!(protocol, "HTTP" | "TCP" | "TLS" | "UDP" | "TCP_UDP" | "QUIC" | "TCP_QUIC") {
         return Ok(());
     }
     Err(ApiError::sender(
@@ -178,31 +169,6 @@ fn check_port(port: i64) -> Result<u16, ApiError> {
     u16::try_from(port).ok().filter(|port| *port > 0).ok_or_else(|| {
         ApiError::validation(format!("Listener port '{port}' must be between '1' and '65535'"))
     })
-}
-
-/// TLS settings belong to protocols that are refused, so any of them is a mistake.
-fn check_tls(
-    policy: Option<&str>,
-    certificates: &[Value],
-    alpn: &[String],
-    mutual: Option<&MutualAuthentication>,
-) -> Result<(), ApiError> {
-    let refuse = |what: &str| {
-        Err(ApiError::validation(format!("{what} can be specified only for listeners that use HTTPS or TLS")))
-    };
-    if policy.is_some() {
-        return refuse("An SSL policy");
-    }
-    if !certificates.is_empty() {
-        return refuse("A certificate");
-    }
-    if !alpn.is_empty() {
-        return refuse("An ALPN policy");
-    }
-    match mutual.and_then(|mutual| mutual.mode.as_deref()) {
-        None | Some("off") => Ok(()),
-        Some(_) => refuse("Mutual authentication"),
-    }
 }
 
 /// The listener by ARN.
@@ -264,30 +230,21 @@ struct ModifyInput {
     listener_arn: String,
     port: Option<i64>,
     protocol: Option<String>,
-    ssl_policy: Option<String>,
-    #[serde(default)]
-    certificates: Vec<Value>,
     default_actions: Option<Vec<ActionForm>>,
-    #[serde(default)]
-    alpn_policy: Vec<String>,
-    mutual_authentication: Option<MutualAuthentication>,
+    #[serde(flatten)]
+    tls: TlsInput,
 }
 
 fn modify(draft: &mut Draft, _: &Caller, input: ModifyInput) -> Result<Listeners, ApiError> {
     let mut listener = find(draft.state(), &input.listener_arn)?.clone();
     let lb = load_balancers::find(draft.state(), listener.load_balancer_arn.as_str())?.clone();
-    check_tls(
-        input.ssl_policy.as_deref(),
-        &input.certificates,
-        &input.alpn_policy,
-        input.mutual_authentication.as_ref(),
-    )?;
     if let Some(protocol) = input.protocol.filter(|protocol| *protocol != listener.protocol) {
         check_protocol(&lb, &protocol)?;
         listener.protocol = protocol;
         // Each protocol has attributes of its own.
         listener.attributes.clear();
     }
+    listener_tls::settle(draft.state(), &mut listener, input.tls)?;
     if let Some(port) = input.port {
         let port = check_port(port)?;
         if at_port(draft.state(), &lb.arn, port).is_some_and(|other| other.arn != listener.arn) {
@@ -339,6 +296,8 @@ fn table(listener: &Listener) -> &'static [Known] {
     match listener.protocol.as_str() {
         "HTTP" => attributes::HTTP_LISTENER,
         "UDP" | "QUIC" => attributes::UDP_LISTENER,
+        // Its idle timeout is fixed.
+        "TLS" => &[],
         _ => attributes::TCP_LISTENER,
     }
 }
@@ -371,43 +330,6 @@ fn modify_attributes(
     let attributes = attributes::describe(table(&listener), &listener.attributes);
     draft.put(listener);
     Ok(AttributesAnswer { attributes })
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct CertificatesAnswer {
-    certificates: Vec<Nothing>,
-}
-
-/// Listeners with certificates are refused, so none has any.
-fn describe_certificates(
-    draft: &mut Draft,
-    _: &Caller,
-    input: OneInput,
-) -> Result<CertificatesAnswer, ApiError> {
-    find(draft.state(), &input.listener_arn)?;
-    Ok(CertificatesAnswer { certificates: Vec::new() })
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct PoliciesInput {
-    #[serde(default)]
-    names: Vec<String>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct PoliciesAnswer {
-    ssl_policies: Vec<Nothing>,
-}
-
-/// No listener speaks TLS yet, so there is no policy to choose.
-fn describe_policies(_: &mut Draft, _: &Caller, input: PoliciesInput) -> Result<PoliciesAnswer, ApiError> {
-    match input.names.first() {
-        Some(name) => Err(ApiError::not_found("SSLPolicyNotFound", format!("SSL policy '{name}' not found"))),
-        None => Ok(PoliciesAnswer { ssl_policies: Vec::new() }),
-    }
 }
 
 #[derive(Deserialize)]
@@ -443,6 +365,7 @@ const LISTENERS_MAX: usize = 50;
 /// What this endpoint enforces, in AWS's names and rising order.
 const LIMITS: &[(&str, &str)] = &[
     ("application-load-balancers", "50"),
+    ("certificates-per-network-load-balancer", "25"),
     ("condition-values-per-alb-rule", "5"),
     ("condition-wildcards-per-alb-rule", "5"),
     ("listeners-per-application-load-balancer", "50"),

@@ -73,6 +73,8 @@ pub mod load_balancer_zones;
 pub mod load_balancers;
 /// elbv2: listeners.
 pub mod listeners;
+/// elbv2: certificates and policies of listeners.
+pub mod listener_tls;
 /// elbv2: rules.
 pub mod rules;
 /// elbv2: target groups.
@@ -193,6 +195,7 @@ fn tables(service: &str) -> &'static [&'static [Entry]] {
         "elbv2" => &[
             load_balancers::OPERATIONS,
             listeners::OPERATIONS,
+            listener_tls::OPERATIONS,
             rules::OPERATIONS,
             target_groups::OPERATIONS,
             targets::OPERATIONS,

@@ -150,7 +150,7 @@ fn create(draft: &mut Draft, caller: &Caller, input: CreateInput) -> Result<Targ
         Some(other) => return Err(unsupported(format_args!("The target type '{other}'"))),
     };
     let protocol = input.protocol.ok_or_else(|| ApiError::validation("A protocol must be specified"))?;
-    if !matches!(protocol.as_str(), "HTTP" | "TCP" | "UDP" | "TCP_UDP" | "QUIC" | "TCP_QUIC") {
+    if !matches!(protocol.as_str(), "HTTP" | "TCP" | "TLS" | "UDP" | "TCP_UDP" | "QUIC" | "TCP_QUIC") {
         return Err(unsupported(format_args!("The target group protocol '{protocol}'")));
     }
     if target_type == TargetType::Alb && protocol != "TCP" {
@@ -497,6 +497,7 @@ pub fn attribute_table(group: &TargetGroup) -> &'static [Known] {
     match group.protocol.as_str() {
         _ if group.target_type == TargetType::Alb => attributes::ALB_TARGET_GROUP,
         "HTTP" => attributes::HTTP_TARGET_GROUP,
+        "TLS" => attributes::TLS_TARGET_GROUP,
         "UDP" | "TCP_UDP" => attributes::UDP_TARGET_GROUP,
         "QUIC" | "TCP_QUIC" => attributes::QUIC_TARGET_GROUP,
         _ => attributes::TCP_TARGET_GROUP,
@@ -581,7 +582,7 @@ mod tests {
         let tcp = create(&mut world, base("tcp", "TCP"));
         assert_eq!(check(&tcp), (30, 10, 5, 2));
         assert!(tcp.get("Matcher").is_none() && tcp.get("HealthCheckPath").is_none());
-        for protocol in ["UDP", "TCP_UDP", "QUIC", "TCP_QUIC"] {
+        for protocol in ["TLS", "UDP", "TCP_UDP", "QUIC", "TCP_QUIC"] {
             let group = create(&mut world, base(&protocol.replace('_', "-"), protocol));
             assert_eq!(check(&group), (30, 10, 5, 2));
             assert_eq!(group["HealthCheckProtocol"], "TCP", "{protocol} itself cannot be asked");

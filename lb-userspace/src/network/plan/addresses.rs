@@ -356,6 +356,8 @@ mod tests {
             target_groups: BTreeMap::new(),
             security_groups: BTreeMap::new(),
             resolver: None,
+            certificates: BTreeMap::new(),
+            links: BTreeMap::new(),
         }
     }
 

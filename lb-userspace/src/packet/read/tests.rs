@@ -71,6 +71,8 @@ fn slice(protocol: &str, groups: Vec<(&str, u16, TargetGroupView)>) -> NodeSlice
         .collect();
     NodeSlice {
         resolver: None,
+        certificates: BTreeMap::new(),
+        links: BTreeMap::new(),
         vpc_id: VpcId::from("vpc-1".to_owned()),
         namespace: "node".to_owned(),
         load_balancers: [(
@@ -93,6 +95,7 @@ fn slice(protocol: &str, groups: Vec<(&str, u16, TargetGroupView)>) -> NodeSlice
                 rules: Vec::new(),
                 default_actions: vec![Action::Forward(forward)],
                 attributes: set(&[("tcp.idle_timeout.seconds", "60")]),
+                tls: None,
             },
         )]
         .into(),

@@ -1,8 +1,8 @@
-//! AWS::ElasticLoadBalancingV2: load balancer, target group, listener, rule.
+//! AWS::ElasticLoadBalancingV2: load balancer, target group, listener, listener certificates, rule.
 
 use serde_json::{Value, json};
 
-use super::{Kind, Made, Making, Readiness, at_once, physical, pick, stands};
+use super::{Kind, Made, Making, Readiness, at_once, attribute, physical, pick, stands};
 use crate::control::ops::ApiError;
 use crate::model::{
     id::Arn,
@@ -81,6 +81,23 @@ pub(super) const KINDS: &[Kind] = &[
         readiness: stands,
         delete: |making, resource| {
             making.call("elbv2", "DeleteListener", json!({"ListenerArn": physical(resource)})).map(drop)
+        },
+        is_gone: at_once,
+    },
+    Kind {
+        name: "AWS::ElasticLoadBalancingV2::ListenerCertificate",
+        properties: &["ListenerArn", "Certificates"],
+        create: create_listener_certificates,
+        readiness: stands,
+        delete: |making, resource| {
+            // A list of ARNs, which hold no comma.
+            let certificates: Vec<Value> = attribute(resource, "Certificates")
+                .split(',')
+                .map(|arn| json!({"CertificateArn": arn}))
+                .collect();
+            let input =
+                json!({"ListenerArn": attribute(resource, "ListenerArn"), "Certificates": certificates});
+            making.call("elbv2", "RemoveListenerCertificates", input).map(drop)
         },
         is_gone: at_once,
     },
@@ -168,6 +185,18 @@ fn create_listener(making: &mut Making<'_>) -> Result<Made, ApiError> {
         making.call("elbv2", "ModifyListenerAttributes", input)?;
     }
     Ok(Made::new(&arn).with("ListenerArn", &arn))
+}
+
+fn create_listener_certificates(making: &mut Making<'_>) -> Result<Made, ApiError> {
+    let listener = making.text("ListenerArn");
+    let input = making.rest();
+    let answer = making.call("elbv2", "AddListenerCertificates", input)?;
+    let added = answer.get("Certificates").and_then(Value::as_array).into_iter().flatten();
+    let arns: Vec<&str> = added.filter_map(|one| one.get("CertificateArn").and_then(Value::as_str)).collect();
+    let certificates = arns.join(",");
+    Ok(Made::new(format!("{listener}|{certificates}"))
+        .with("ListenerArn", listener)
+        .with("Certificates", certificates))
 }
 
 /// The ARN's resource as CloudWatch's dimensions name it: `app/name/id`, `targetgroup/name/id`.
