@@ -15,7 +15,9 @@ use tokio::{
 };
 
 use super::{machine::Outcome, matcher::Matcher};
-use crate::{http::listen::connect_from, model::target_group::HealthCheck};
+use crate::{
+    http::listen::connect_from, model::target_group::HealthCheck, network::proxy_protocol::ProxyHeader,
+};
 
 /// What is asked of one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,9 @@ pub struct Check {
     pub target: SocketAddr,
     /// From which of the load balancer's addresses.
     pub source: Option<IpAddr>,
+    /// Whether a PROXY protocol header goes first: "the proxy protocol header is also included in health check
+    /// connections", without a client.
+    pub has_header: bool,
     /// What, how often, how long.
     pub settings: HealthCheck,
 }
@@ -42,6 +47,9 @@ impl Check {
 
     async fn ask(&self) -> io::Result<Outcome> {
         let mut stream = connect_from(self.source, self.target).await?;
+        if self.has_header {
+            stream.write_all(&ProxyHeader::Local.encode()).await?;
+        }
         if self.settings.protocol == "TCP" {
             return Ok(Outcome::Passed);
         }
@@ -102,14 +110,30 @@ mod tests {
 
     /// What a check says of a target that answers with `answer` and closes; and what the target received.
     async fn ask(protocol: &str, matcher: &str, answer: &'static [u8]) -> (Outcome, String) {
+        ask_with(false, protocol, matcher, answer).await
+    }
+
+    async fn ask_with(
+        has_header: bool,
+        protocol: &str,
+        matcher: &str,
+        answer: &'static [u8],
+    ) -> (Outcome, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = listener.local_addr().unwrap();
         let served = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut received = vec![0; 4096];
-            let count = stream.read(&mut received).await.unwrap();
+            let mut received = Vec::new();
+            let mut chunk = vec![0; 4096];
+            // A check over TCP sends nothing, or a header alone.
+            while !received.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut chunk).await.unwrap() {
+                    0 => break,
+                    count => received.extend_from_slice(&chunk[..count]),
+                }
+            }
             stream.write_all(answer).await.unwrap();
-            String::from_utf8_lossy(&received[..count]).into_owned()
+            String::from_utf8_lossy(&received).into_owned()
         });
         let settings = HealthCheck {
             enabled: true,
@@ -122,8 +146,8 @@ mod tests {
             unhealthy_threshold: 2,
             matcher: matcher.to_owned(),
         };
-        let outcome =
-            Check { target, source: Some(std::net::Ipv4Addr::LOCALHOST.into()), settings }.run().await;
+        let source = Some(std::net::Ipv4Addr::LOCALHOST.into());
+        let outcome = Check { target, source, has_header, settings }.run().await;
         (outcome, served.await.unwrap())
     }
 
@@ -133,6 +157,17 @@ mod tests {
         assert_eq!(outcome, Outcome::Passed);
         assert!(request.starts_with("GET /health HTTP/1.1\r\nHost: 127.0.0.1:"), "{request}");
         assert!(request.contains("User-Agent: ELB-HealthChecker/2.0\r\n"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn a_header_without_a_client_goes_first_where_targets_expect_one() {
+        for protocol in ["HTTP", "TCP"] {
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            let (outcome, received) = ask_with(true, protocol, "200", answer).await;
+            assert_eq!(outcome, Outcome::Passed);
+            assert!(received.starts_with("\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"), "{received:?}");
+            assert_eq!(received.contains("GET /health"), protocol == "HTTP", "{received:?}");
+        }
     }
 
     #[tokio::test]
@@ -157,6 +192,6 @@ mod tests {
             unhealthy_threshold: 2,
             matcher: String::new(),
         };
-        assert_eq!(Check { target, source: None, settings }.run().await, Outcome::Failed);
+        assert_eq!(Check { target, source: None, has_header: false, settings }.run().await, Outcome::Failed);
     }
 }

@@ -138,6 +138,7 @@ impl Prober {
                     let check = Check {
                         target: SocketAddr::from((target.address, port)),
                         source: users.get(arn).and_then(|user| source(slice, user, target.address)),
+                        has_header: group.is_on("proxy_protocol_v2.enabled"),
                         settings: group.health_check.clone(),
                     };
                     wanted.insert(registration, check);

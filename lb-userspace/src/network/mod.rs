@@ -25,6 +25,8 @@ mod record;
 mod host;
 /// Where the kernel keeps pins and cgroups.
 pub mod places;
+/// The PROXY protocol, version 2, as AWS's load balancers write it.
+pub mod proxy_protocol;
 /// What a host still holds of an appliance, found by name and removed.
 mod remnant;
 
