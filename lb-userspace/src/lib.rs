@@ -26,6 +26,8 @@ pub mod tunnel;
 pub mod registry;
 /// ECS: where tasks go, when they start, register, drain and stop, and the driver that runs them.
 pub mod tasks;
+/// Network load balancers' listeners that end in userspace: TLS, and PROXY protocol headers in front.
+pub mod stream;
 /// Network load balancers in the kernel: XDP programs, their maps, and what keeps them in step with a slice.
 pub mod packet;
 /// The control plane: AWS's APIs over a durable state.

@@ -1,5 +1,6 @@
 //! The node role: one VPC's load balancers and its resolver. It enters the node's namespace, or stays in the host's, keeps
-//! the capabilities that XDP needs, and joins the prober, the packet path and the proxy over one table of verdicts.
+//! the capabilities that XDP needs, and joins the prober, the packet path, the listeners of userspace and the proxy
+//! over one table of verdicts.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -35,6 +36,7 @@ use crate::snapshot::{
     report::Report,
     verdict::Verdicts,
 };
+use crate::stream::{self, Streams};
 use crate::telemetry::{Metrics, expose::expose};
 
 /// What loading, attaching and feeding XDP programs needs; nothing else is kept.
@@ -107,6 +109,12 @@ async fn serve(
     let mut verdicts = prober.verdicts();
     let proxy = Proxy::start(config.node.workers, verdicts.clone(), reports.clone(), Arc::clone(&metrics))?;
     let resolver = Resolver::start(config.node.dns_forward.clone(), &metrics)?;
+    let streams = Streams::start(
+        config.node.workers,
+        verdicts.clone(),
+        Arc::clone(&metrics),
+        stream::Limits::default(),
+    )?;
     let pins = config.bpffs_dir().join(vpc.as_str());
     let limits = Limits {
         new_flows_per_s: config.node.new_flows_per_second.map(NonZeroU32::get),
@@ -122,6 +130,7 @@ async fn serve(
         prober,
         proxy,
         resolver,
+        streams,
         balancer,
         exporter: Exporter::new(metrics),
         verdicts: verdicts.clone(),
@@ -161,8 +170,7 @@ async fn serve(
             _ = terminate.recv() => break,
         }
     }
-    node.proxy.stop(STOP_GRACE).await;
-    node.resolver.stop().await;
+    tokio::join!(node.proxy.stop(STOP_GRACE), node.streams.stop(STOP_GRACE), node.resolver.stop());
     Ok(())
 }
 
@@ -178,6 +186,7 @@ struct Node {
     prober: Prober,
     proxy: Proxy,
     resolver: Resolver,
+    streams: Streams,
     balancer: Balancer,
     exporter: Exporter,
     verdicts: watch::Receiver<Arc<Verdicts>>,
@@ -226,7 +235,10 @@ impl Node {
         self.prober.apply(&slice);
         self.slice = Some(Arc::clone(&slice));
         let applied = [
+            // Sockets are open before packets are passed to them, and closed after.
+            served(self.streams.apply(&slice).await),
             self.plan_packets(),
+            served(self.streams.retire().await),
             served(self.proxy.apply(&slice).await),
             served(self.resolver.apply(slice.resolver.as_ref()).await),
         ];
@@ -258,13 +270,16 @@ impl Node {
         self.report_drained(&slice).await;
     }
 
-    /// A draining target of a network load balancer that has no flow left is done before its delay is over. Who ends
-    /// connections in userspace reports their targets: the proxy, and listeners of TLS and the PROXY protocol.
+    /// A draining target of a network load balancer that has no flow left, in the kernel or in userspace, is done before
+    /// its delay is over. The proxy reports those of application load balancers.
     async fn report_drained(&mut self, slice: &NodeSlice) {
         let mut draining = BTreeSet::new();
-        for (arn, group) in slice.target_groups.iter().filter(|(_, group)| packet::is_forwarded(group)) {
+        let groups = slice.target_groups.iter().filter(|(_, group)| !group.protocol.starts_with("HTTP"));
+        for (arn, group) in groups {
             for target in group.targets.values().filter(|target| target.draining_until.is_some()) {
-                if self.balancer.flows_of_target(arn, &target.key) == Some(0) {
+                let is_idle = self.balancer.flows_of_target(arn, &target.key) == Some(0)
+                    && self.streams.connections_of(arn, &target.key) == 0;
+                if is_idle {
                     draining.insert((arn.clone(), target.key.clone()));
                 }
             }
@@ -275,6 +290,12 @@ impl Node {
         }
         self.drained = draining;
     }
+}
+
+/// Logs what of a slice is not served, and says it in short.
+fn served_in_part(error: &(dyn Error + 'static)) -> String {
+    tracing::error!(error, "slice is not served entirely");
+    error.to_string()
 }
 
 /// What the packet path is told of a target's health.

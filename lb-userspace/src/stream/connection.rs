@@ -1,0 +1,138 @@
+//! A connection from its admission to its end: the handshake with its client, a target, bytes both ways.
+
+use std::{cell::Cell, error::Error, io, net::SocketAddr, rc::Rc, sync::Arc};
+
+use rustls::server::Acceptor;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::LazyConfigAcceptor;
+
+use super::{
+    counters::Counters,
+    dial::{Ends, dial},
+    end::{End, reset},
+    flow::{Flow, Listed},
+    relay::{Ended, Side, relay},
+    view::Listener,
+    worker::Shared,
+};
+use crate::identity::listener_tls::ListenerTls;
+
+/// Serves one connection.
+pub(super) async fn serve(
+    stream: TcpStream,
+    client: SocketAddr,
+    listener: Arc<Listener>,
+    counters: Arc<Counters>,
+    listed: Listed,
+    shared: Rc<Shared>,
+) {
+    let flow = &listed.flow;
+    let _active = counters.begin();
+    let ends = tokio::select! {
+        biased;
+        () = flow.over() => return,
+        // In a box that is gone afterwards: handshakes take far more room than what follows them.
+        ends = Box::pin(prepare(stream, client, &listener, &counters, flow, &shared)) => ends,
+    };
+    let Some((mut client_end, mut target_end)) = ends else { return };
+    let idle = listener.idle_timeout;
+    let load_balancer = &listener.load_balancer;
+    match relay(&mut client_end, &mut target_end, flow, &counters, idle, &shared.scratch).await {
+        Ended::Finished => return,
+        Ended::Broken(side, error) => {
+            tracing::debug!(load_balancer, %client, ?side, %error, "a connection broke");
+            let is_reset = side == Side::Target && error.kind() == io::ErrorKind::ConnectionReset;
+            if let Some(target) = flow.target().filter(|_| is_reset) {
+                target.resets.inc();
+            }
+        }
+        ended @ (Ended::Idle | Ended::Over) => {
+            tracing::debug!(load_balancer, %client, ?ended, "a connection was ended");
+            counters.resets.inc();
+        }
+    }
+    // What one side got must not look like all that the other had to say.
+    client_end.reset();
+    target_end.reset();
+}
+
+/// Both ends, ready for bytes; `None` when there is no connection, and the client knows.
+async fn prepare(
+    stream: TcpStream,
+    client: SocketAddr,
+    listener: &Listener,
+    counters: &Counters,
+    flow: &Flow,
+    shared: &Rc<Shared>,
+) -> Option<(End, End)> {
+    let client_end = match &listener.tls {
+        None => End::Plain(stream),
+        Some(tls) => shake(stream, client, tls, listener, counters, shared).await?,
+    };
+    let ends = Ends { client, listener: flow.listener, alpn: client_end.alpn() };
+    match dial(shared, listener, counters, flow, ends).await {
+        Ok(target_end) => {
+            flow.touch();
+            Some((client_end, target_end))
+        }
+        Err(error) => {
+            let load_balancer = &listener.load_balancer;
+            tracing::debug!(load_balancer, %client, error = &error as &dyn Error, "a connection found no target");
+            counters.rejected.inc();
+            counters.resets.inc();
+            client_end.reset();
+            None
+        }
+    }
+}
+
+/// The handshake with the client, within its time and among so many others.
+async fn shake(
+    stream: TcpStream,
+    client: SocketAddr,
+    tls: &ListenerTls,
+    listener: &Listener,
+    counters: &Counters,
+    shared: &Shared,
+) -> Option<End> {
+    let Some(_turn) = Turn::take(&shared.handshakes, shared.limits.handshakes) else {
+        counters.handshakes_rejected.inc();
+        counters.rejected.inc();
+        reset(&stream);
+        return None;
+    };
+    let shaken = async {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let config = tls.config(&start.client_hello());
+        start.into_stream(config).await
+    };
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    match timeout(shared.limits.handshake, shaken).await.map_err(late).flatten() {
+        Ok(stream) => Some(End::Tls(Box::new(stream.into()))),
+        Err(error) => {
+            let load_balancer = &listener.load_balancer;
+            tracing::debug!(load_balancer, %client, %error, "the TLS handshake with a client failed");
+            counters.client_tls_errors.inc();
+            None
+        }
+    }
+}
+
+/// One of the handshakes that may be under way.
+struct Turn<'a>(&'a Cell<usize>);
+
+impl<'a> Turn<'a> {
+    fn take(taken: &'a Cell<usize>, most: usize) -> Option<Self> {
+        if taken.get() >= most {
+            return None;
+        }
+        taken.set(taken.get() + 1);
+        Some(Self(taken))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
