@@ -14,6 +14,8 @@ mod lab;
 mod network;
 /// Real AWS clients against the control endpoint.
 mod wire;
+/// Listeners of network load balancers that end in userspace.
+mod stream;
 /// The packet path: fixtures through the core and the kernel, and real TCP through namespaces.
 mod packets;
 /// HTTP APIs on real sockets.

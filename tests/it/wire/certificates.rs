@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::served::Served;
 
 /// A self-signed certificate and its key, PEM.
-fn issue(name: &str, change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
+pub(super) fn issue(name: &str, change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
     let mut params = CertificateParams::new(vec![name.to_owned(), format!("*.{name}")]).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);

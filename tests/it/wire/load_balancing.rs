@@ -213,7 +213,8 @@ fn tags_limits_and_policies_are_answered() {
     let limits = served.must(ELB, "DescribeAccountLimits", json!({}));
     let rules = json!({"Name": "rules-per-application-load-balancer", "Max": "100"});
     assert!(limits["Limits"].as_array().unwrap().contains(&rules));
-    assert_eq!(served.must(ELB, "DescribeSSLPolicies", json!({}))["SslPolicies"], json!([]));
+    let first = served.must(ELB, "DescribeSSLPolicies", json!({"PageSize": 1}));
+    assert!(first["NextMarker"].is_string(), "{first}");
 }
 
 /// Each operation with input that AWS refuses: AWS's code, and nothing has changed.

@@ -3,7 +3,7 @@
 use lb_userspace::control::stacks::Engine;
 use serde_json::{Value, json};
 
-use super::served::Served;
+use super::{certificates::issue, served::Served};
 
 const STACKS: &str = "cloudformation";
 
@@ -17,6 +17,40 @@ Resources:
     Properties: {VpcId: !Ref Vpc, CidrBlock: 10.0.1.0/24, AvailabilityZone: !Select [0, !GetAZs '']}
 Outputs:
   SubnetId: {Value: !Ref Subnet, Description: the subnet}
+";
+
+const TLS: &str = "
+Parameters: {First: {Type: String}, Second: {Type: String}}
+Resources:
+  Vpc: {Type: AWS::EC2::VPC, Properties: {CidrBlock: 10.0.0.0/16}}
+  Subnet:
+    Type: AWS::EC2::Subnet
+    Properties: {VpcId: !Ref Vpc, CidrBlock: 10.0.1.0/24, AvailabilityZone: !Select [0, !GetAZs '']}
+  Balancer:
+    Type: AWS::ElasticLoadBalancingV2::LoadBalancer
+    Properties: {Type: network, Scheme: internal, Subnets: [!Ref Subnet]}
+  Group:
+    Type: AWS::ElasticLoadBalancingV2::TargetGroup
+    Properties:
+      Protocol: TLS
+      Port: 443
+      VpcId: !Ref Vpc
+      TargetGroupAttributes: [{Key: proxy_protocol_v2.enabled, Value: 'true'}]
+  Listener:
+    Type: AWS::ElasticLoadBalancingV2::Listener
+    Properties:
+      LoadBalancerArn: !Ref Balancer
+      Protocol: TLS
+      Port: 443
+      SslPolicy: ELBSecurityPolicy-TLS13-1-3-2021-06
+      AlpnPolicy: [HTTP2Preferred]
+      Certificates: [{CertificateArn: !Ref First}]
+      DefaultActions: [{Type: forward, TargetGroupArn: !Ref Group}]
+  More:
+    Type: AWS::ElasticLoadBalancingV2::ListenerCertificate
+    Properties: {ListenerArn: !Ref Listener, Certificates: [{CertificateArn: !Ref Second}]}
+Outputs:
+  Listener: {Value: !Ref Listener}
 ";
 
 impl Served {
@@ -72,6 +106,39 @@ fn a_stack_is_made_described_and_deleted() {
     assert_eq!(served.stack(id.as_str().unwrap())["StackStatus"], "DELETE_COMPLETE");
     assert_eq!(served.must("ec2", "DescribeVpcs", json!({}))["Vpcs"], json!([]));
     served.must(STACKS, "DeleteStack", json!({"StackName": "net"}));
+}
+
+#[test]
+fn a_stack_makes_a_tls_listener_with_its_certificates_and_lets_go_of_them() {
+    let served = Served::start();
+    let import = |name: &str| {
+        let (certificate, key) = issue(name, |_| {});
+        let input = json!({"Certificate": certificate, "PrivateKey": key});
+        served.must("acm", "ImportCertificate", input)["CertificateArn"].clone()
+    };
+    let (first, second) = (import("a.test"), import("b.test"));
+    let given = |key: &str, value: &Value| json!({"ParameterKey": key, "ParameterValue": value});
+    let params = json!([given("First", &first), given("Second", &second)]);
+    served.must(
+        STACKS,
+        "CreateStack",
+        json!({"StackName": "tls", "TemplateBody": TLS, "Parameters": params}),
+    );
+    served.step();
+    let stack = served.stack("tls");
+    assert_eq!(stack["StackStatus"], "CREATE_COMPLETE", "{stack:#}");
+    let named = json!({"ListenerArn": stack["Outputs"][0]["OutputValue"]});
+    let listed = served.must("elbv2", "DescribeListenerCertificates", named);
+    assert_eq!(
+        listed["Certificates"],
+        json!([{"CertificateArn": first, "IsDefault": true}, {"CertificateArn": second, "IsDefault": false}])
+    );
+    served.must(STACKS, "DeleteStack", json!({"StackName": "tls"}));
+    served.step();
+    for certificate in [first, second] {
+        served.must("acm", "DeleteCertificate", json!({"CertificateArn": certificate}));
+    }
+    assert_eq!(served.rows(), 0);
 }
 
 #[test]
