@@ -71,6 +71,7 @@ pub fn run(config: Config, vpc: VpcId, namespace: Option<&str>) -> Result<(), Bo
         network::enter(namespace, NAMESPACE_TIMEOUT)?;
     }
     let role = RoleId::Node(vpc.clone());
+    privilege::raise_open_files();
     // Root's, so that it is bound before the role is not root any more. Without it the role works all the same.
     let socket = config.admin_socket(&role);
     let admin = admin::bind(&socket)

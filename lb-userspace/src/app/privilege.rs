@@ -2,7 +2,11 @@
 //! own user and keeps only the capabilities it was given here.
 
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::sys::{prctl, signal::Signal};
+use nix::sys::{
+    prctl,
+    resource::{Resource, getrlimit, setrlimit},
+    signal::Signal,
+};
 use nix::unistd::{Gid, Uid, getgroups, getppid, getresgid, getresuid, setgroups, setresgid, setresuid};
 
 /// Set by the supervisor for its children: the process id that must still be their parent.
@@ -32,6 +36,16 @@ pub enum PrivilegeError {
     /// The supervisor died before this process could ask to be told.
     #[error("the supervisor is gone")]
     Orphaned,
+}
+
+/// Lets this process have as many files open as its hard limit says: a soft limit is for programs that use `select`.
+/// Each connection of a load balancer takes two.
+pub fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// Becomes user and group `uid` with only the capabilities `kept`. Must run before the process starts threads:
