@@ -24,7 +24,7 @@ use crate::health::Prober;
 use crate::http::listen;
 use crate::model::{
     id::{Arn, VpcId},
-    target_group::{TargetHealthState, TargetKey},
+    target_group::TargetKey,
 };
 use crate::network::{self, plan::Devices};
 use crate::packet::{self, Balancer, Exporter, Limits, Options};
@@ -293,22 +293,10 @@ impl Node {
     }
 }
 
-/// Logs what of a slice is not served, and says it in short.
-fn served_in_part(error: &(dyn Error + 'static)) -> String {
-    tracing::error!(error, "slice is not served entirely");
-    error.to_string()
-}
-
 /// What the packet path is told of a target's health.
 fn health(slice: &NodeSlice, verdicts: &Verdicts, group: &Arn, target: &TargetKey) -> packet::Verdict {
     let view = slice.target_groups.get(group).and_then(|view| view.targets.get(&target.to_string()));
-    match view.and_then(|view| verdicts.state(group, view)) {
-        Some(TargetHealthState::Healthy | TargetHealthState::Unavailable) => packet::Verdict::Healthy,
-        Some(TargetHealthState::Draining) => packet::Verdict::Draining,
-        Some(TargetHealthState::Unhealthy) => packet::Verdict::Unhealthy,
-        Some(TargetHealthState::Initial | TargetHealthState::Unused) => packet::Verdict::Initial,
-        None => packet::Verdict::Unknown,
-    }
+    view.map_or(packet::Verdict::Unknown, |view| verdicts.health(group, view))
 }
 
 fn served(result: Result<(), impl Error + 'static>) -> Result<(), String> {

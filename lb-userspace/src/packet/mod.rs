@@ -5,8 +5,6 @@
 
 /// What the packet path should be.
 pub mod plan;
-/// Which targets of a group get new flows: zones, health, failing open.
-pub mod spread;
 /// What a node's slice means for packets.
 pub mod read;
 /// Weighted Maglev tables.

@@ -13,6 +13,7 @@ use lb_common::wire::protocol;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{id::Arn, target_group::TargetKey};
+pub use crate::snapshot::spread::Health as Verdict;
 
 /// What the packet path should be. Values only: whatever is not in it is removed.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -145,21 +146,6 @@ pub enum Mode {
     Ipip,
     /// Inside another IP packet and UDP.
     Gue,
-}
-
-/// What health checks say of a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It gets new flows.
-    Healthy,
-    /// It gets new flows only if too few targets of its group are healthy.
-    Unhealthy,
-    /// Registered, and not checked yet: the same, but whatever flows it has are not its fault.
-    Initial,
-    /// Not checked since this process began: it gets new flows if it got them before.
-    Unknown,
-    /// Deregistered: it gets no new flow.
-    Draining,
 }
 
 /// How an interface reaches an address.

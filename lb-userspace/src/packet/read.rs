@@ -11,7 +11,6 @@ use super::plan::{
     ListenerName, ListenerPlan, Mode, NodePlan, Plan, Protocol, Service, Side, TargetName, TargetPlan,
     Verdict,
 };
-use super::spread::{Candidate, Minimum, Share, spread};
 use crate::model::{
     id::Arn,
     load_balancer::{Action, Attributes, LoadBalancerKind},
@@ -19,6 +18,7 @@ use crate::model::{
 };
 use crate::snapshot::node::{ListenerView, LoadBalancerView, NodeInterface, NodeSlice, TargetGroupView};
 use crate::snapshot::permit::Permit;
+use crate::snapshot::spread::{Candidate, Minimum, Share, crosses_zones, ends_after_s, spread};
 
 /// Reads a slice. `health` says what checks found of a target; draining targets are not asked about.
 pub fn plan(slice: &NodeSlice, mut health: impl FnMut(&Arn, &TargetKey) -> Verdict) -> Plan {
@@ -153,7 +153,8 @@ impl Forward<'_> {
                 },
             })
             .collect();
-        let shares = spread(&candidates, self.crosses_zones(group), Minimum::of(&group.attributes));
+        let crosses_zones = crosses_zones(&group.attributes, &self.balancer.attributes);
+        let shares = spread(&candidates, crosses_zones, Minimum::of(&group.attributes));
         let terminates = is_on(&group.attributes, "deregistration_delay.connection_termination.enabled");
         let ends_after_s = ends_after_s(&group.attributes);
         let length = self.server_id_length();
@@ -183,16 +184,6 @@ impl Forward<'_> {
             .next()
             .and_then(|(_, group, _)| group.attributes.get("gatehouse.quic.server_id_length")?.parse().ok());
         set.filter(|bytes| (1..=SERVER_ID_LENGTH).contains(bytes)).unwrap_or(SERVER_ID_LENGTH)
-    }
-
-    /// `load_balancing.cross_zone.enabled`, of the group if it says so, else of the load balancer.
-    fn crosses_zones(&self, group: &TargetGroupView) -> bool {
-        const KEY: &str = "load_balancing.cross_zone.enabled";
-        match group.attributes.get(KEY).map(String::as_str) {
-            Some("true") => true,
-            Some("false") => false,
-            _ => is_on(&self.balancer.attributes, KEY),
-        }
     }
 
     /// One of its protocols, open to everyone.
@@ -237,16 +228,6 @@ fn mode(attributes: &Attributes) -> Mode {
         _ if is_on(attributes, "preserve_client_ip.enabled") => Mode::Preserve,
         _ => Mode::Nat,
     }
-}
-
-/// When the flows of an unhealthy target end: at once (AWS's default), or after the draining interval, or never.
-fn ends_after_s(attributes: &Attributes) -> Option<u32> {
-    let key = "target_health_state.unhealthy.connection_termination.enabled";
-    if attributes.get(key).is_none_or(|value| value == "true") {
-        return Some(0);
-    }
-    let interval = attributes.get("target_health_state.unhealthy.draining_interval_seconds")?;
-    interval.parse().ok().filter(|seconds| *seconds > 0)
 }
 
 /// AWS's attribute of TCP listeners, 60–6000 s.

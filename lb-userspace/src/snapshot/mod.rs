@@ -15,6 +15,8 @@ pub mod zone;
 pub mod host;
 /// A node's verdicts on its targets, and which targets may get something new.
 pub mod verdict;
+/// Which targets of a group get new flows: zones, health, failing open.
+pub mod spread;
 /// What roles tell control.
 pub mod report;
 /// Names of namespaces and devices on a host.

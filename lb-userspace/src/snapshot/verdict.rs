@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::node::{TargetGroupView, TargetView};
+use super::{
+    node::{TargetGroupView, TargetView},
+    spread::Health,
+};
 use crate::model::{
     id::{Arn, TimestampMs},
     target_group::{TargetHealth, TargetHealthState, TargetKey},
@@ -33,6 +36,20 @@ impl Verdicts {
     pub fn state(&self, group: &Arn, target: &TargetView) -> Option<TargetHealthState> {
         let verdict = self.groups.get(group)?.get(&target.key)?;
         (verdict.registered_at == target.registered_at).then_some(verdict.health.state)
+    }
+
+    /// What is known of a registered target's health, as [`spread`](super::spread::spread) wants it.
+    pub fn health(&self, group: &Arn, target: &TargetView) -> Health {
+        if target.draining_until.is_some() {
+            return Health::Draining;
+        }
+        match self.state(group, target) {
+            Some(TargetHealthState::Healthy | TargetHealthState::Unavailable) => Health::Healthy,
+            Some(TargetHealthState::Draining) => Health::Draining,
+            Some(TargetHealthState::Unhealthy) => Health::Unhealthy,
+            Some(TargetHealthState::Initial | TargetHealthState::Unused) => Health::Initial,
+            None => Health::Unknown,
+        }
     }
 
     /// The targets of `group` that may get new requests or connections, in the order of their keys: the healthy ones,

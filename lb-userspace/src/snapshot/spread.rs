@@ -1,9 +1,24 @@
-//! Which targets of a group get new flows of a node: by zone, by health, and what happens when too few are healthy.
+//! Which targets of a network load balancer's group get new flows of a zone: by zone, by health, and what happens when too
+//! few are healthy.
 //!
-//! Pure; `read` asks it for each group and zone.
+//! The packet path and the listeners of userspace ask the same function, so the two never disagree.
 
-use super::plan::Verdict;
 use crate::model::load_balancer::Attributes;
+
+/// What is known of a target's health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It gets new flows.
+    Healthy,
+    /// It gets new flows only if too few targets of its group are healthy.
+    Unhealthy,
+    /// Registered, and not checked yet: the same, but whatever flows it has are not its fault.
+    Initial,
+    /// Not checked since this process began: it gets new flows if it got them before.
+    Unknown,
+    /// Deregistered: it gets no new flow.
+    Draining,
+}
 
 /// What a decision needs to know of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +26,7 @@ pub struct Candidate {
     /// Whether it is in the node's zone, or in all.
     pub is_near: bool,
     /// What health checks say.
-    pub health: Verdict,
+    pub health: Health,
 }
 
 /// What is decided of a target.
@@ -47,6 +62,27 @@ impl Minimum {
     }
 }
 
+/// `load_balancing.cross_zone.enabled`, of the group if it says so, else of the load balancer.
+pub fn crosses_zones(group: &Attributes, load_balancer: &Attributes) -> bool {
+    const KEY: &str = "load_balancing.cross_zone.enabled";
+    match group.get(KEY).map(String::as_str) {
+        Some("true") => true,
+        Some("false") => false,
+        _ => load_balancer.get(KEY).is_some_and(|value| value == "true"),
+    }
+}
+
+/// Seconds of bad health after which the flows of a target end: at once (AWS's default), or after the draining interval;
+/// `None` is never.
+pub fn ends_after_s(group: &Attributes) -> Option<u32> {
+    let key = "target_health_state.unhealthy.connection_termination.enabled";
+    if group.get(key).is_none_or(|value| value == "true") {
+        return Some(0);
+    }
+    let interval = group.get("target_health_state.unhealthy.draining_interval_seconds")?;
+    interval.parse().ok().filter(|seconds| *seconds > 0)
+}
+
 /// Decides who of a group gets new flows of a node.
 ///
 /// With `crosses_zones` the node's zone does not matter. Without it, a node spreads to its own zone's targets alone:
@@ -63,10 +99,10 @@ pub fn spread(candidates: &[Candidate], crosses_zones: bool, minimum: Minimum) -
     let tally = if zone_is_out || near.registered == 0 { all } else { near };
     let fails_open = !minimum.is_met(tally.healthy, tally.registered);
     let share = |candidate: &Candidate| match candidate.health {
-        Verdict::Draining => Share::default(),
+        Health::Draining => Share::default(),
         _ if !scope(candidate) => Share::default(),
-        Verdict::Healthy | Verdict::Unknown => Share { takes_part: true, fails_open },
-        Verdict::Unhealthy | Verdict::Initial => Share { takes_part: fails_open, fails_open },
+        Health::Healthy | Health::Unknown => Share { takes_part: true, fails_open },
+        Health::Unhealthy | Health::Initial => Share { takes_part: fails_open, fails_open },
     };
     candidates.iter().map(share).collect()
 }
@@ -81,10 +117,10 @@ struct Tally {
 impl Tally {
     fn of<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> Self {
         let mut tally = Self { registered: 0, healthy: 0 };
-        for candidate in candidates.filter(|candidate| candidate.health != Verdict::Draining) {
+        for candidate in candidates.filter(|candidate| candidate.health != Health::Draining) {
             tally.registered += 1;
             // What was not checked yet counts as it was before, which is not known here: not against it.
-            tally.healthy += usize::from(matches!(candidate.health, Verdict::Healthy | Verdict::Unknown));
+            tally.healthy += usize::from(matches!(candidate.health, Health::Healthy | Health::Unknown));
         }
         tally
     }
@@ -92,16 +128,16 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict::{Draining, Healthy, Initial, Unhealthy};
+    use super::Health::{Draining, Healthy, Initial, Unhealthy};
     use super::*;
 
     const ONE: Minimum = Minimum { count: 1, percentage: 0 };
 
-    fn near(health: Verdict) -> Candidate {
+    fn near(health: Health) -> Candidate {
         Candidate { is_near: true, health }
     }
 
-    fn far(health: Verdict) -> Candidate {
+    fn far(health: Health) -> Candidate {
         Candidate { is_near: false, health }
     }
 
