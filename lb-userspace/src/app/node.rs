@@ -264,6 +264,7 @@ impl Node {
     /// Tells what was counted, and who has drained.
     async fn report(&mut self) {
         let Some(slice) = self.slice.clone() else { return };
+        self.streams.tell();
         match self.balancer.counters() {
             Ok(counters) => self.exporter.export(&counters, &slice, Instant::now()),
             Err(error) => tracing::warn!(error = &error as &dyn Error, "counters cannot be read"),

@@ -53,6 +53,11 @@ impl<T: Clone + PartialEq + Hash> Turns<T> {
         self.targets.iter().any(|target| !tried.contains(target))
     }
 
+    /// Whether it takes turns.
+    pub fn has(&self, target: &T) -> bool {
+        self.targets.contains(target)
+    }
+
     /// The next one that is not in `tried`.
     pub fn next(&mut self, tried: &[T]) -> Option<T> {
         let count = self.targets.len();

@@ -12,7 +12,7 @@ use super::{
     end::{End, reset},
     flow::{Flow, Listed},
     relay::{Ended, Side, relay},
-    view::Listener,
+    view::{Listener, ListenerEnd},
     worker::Shared,
 };
 use crate::identity::listener_tls::ListenerTls;
@@ -22,28 +22,36 @@ pub(super) async fn serve(
     stream: TcpStream,
     client: SocketAddr,
     listener: Arc<Listener>,
-    counters: Arc<Counters>,
+    end: ListenerEnd,
     listed: Listed,
     shared: Rc<Shared>,
 ) {
     let flow = &listed.flow;
+    let counters = &*end.counters;
     let _active = counters.begin();
     let ends = tokio::select! {
         biased;
         () = flow.over() => return,
         // In a box that is gone afterwards: handshakes take far more room than what follows them.
-        ends = Box::pin(prepare(stream, client, &listener, &counters, flow, &shared)) => ends,
+        ends = Box::pin(prepare(stream, client, &listener, &end, flow, &shared)) => ends,
     };
     let Some((mut client_end, mut target_end)) = ends else { return };
     let idle = listener.idle_timeout;
     let load_balancer = &listener.load_balancer;
-    match relay(&mut client_end, &mut target_end, flow, &counters, idle, &shared.scratch).await {
+    let moved = |count| {
+        counters.moved(count);
+        if let Some(target) = flow.target() {
+            target.bytes.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+        }
+    };
+    match relay(&mut client_end, &mut target_end, flow, moved, idle, &shared.scratch).await {
         Ended::Finished => return,
         Ended::Broken(side, error) => {
             tracing::debug!(load_balancer, %client, ?side, %error, "a connection broke");
-            let is_reset = side == Side::Target && error.kind() == io::ErrorKind::ConnectionReset;
-            if let Some(target) = flow.target().filter(|_| is_reset) {
-                target.resets.inc();
+            match (side, flow.target()) {
+                (Side::Client, _) if is_reset(&error) => _ = counters.client_resets.inc(),
+                (Side::Target, Some(target)) if is_reset(&error) => _ = target.resets.inc(),
+                _ => {}
             }
         }
         ended @ (Ended::Idle | Ended::Over) => {
@@ -61,16 +69,17 @@ async fn prepare(
     stream: TcpStream,
     client: SocketAddr,
     listener: &Listener,
-    counters: &Counters,
+    end: &ListenerEnd,
     flow: &Flow,
-    shared: &Rc<Shared>,
+    shared: &Shared,
 ) -> Option<(End, End)> {
+    let counters = &*end.counters;
     let client_end = match &listener.tls {
         None => End::Plain(stream),
         Some(tls) => shake(stream, client, tls, listener, counters, shared).await?,
     };
     let ends = Ends { client, listener: flow.listener, alpn: client_end.alpn() };
-    match dial(shared, listener, counters, flow, ends).await {
+    match dial(shared, listener, end, flow, ends).await {
         Ok(target_end) => {
             flow.touch();
             Some((client_end, target_end))
@@ -78,7 +87,7 @@ async fn prepare(
         Err(error) => {
             let load_balancer = &listener.load_balancer;
             tracing::debug!(load_balancer, %client, error = &error as &dyn Error, "a connection found no target");
-            counters.rejected.inc();
+            counters.reject();
             counters.resets.inc();
             client_end.reset();
             None
@@ -97,7 +106,7 @@ async fn shake(
 ) -> Option<End> {
     let Some(_turn) = Turn::take(&shared.handshakes, shared.limits.handshakes) else {
         counters.handshakes_rejected.inc();
-        counters.rejected.inc();
+        counters.reject();
         reset(&stream);
         return None;
     };
@@ -116,6 +125,10 @@ async fn shake(
             None
         }
     }
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionReset
 }
 
 /// One of the handshakes that may be under way.

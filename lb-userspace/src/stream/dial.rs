@@ -19,7 +19,13 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    counters::Counters, end::End, flow::Flow, run::Limits, view::Group, view::Listener, worker::Shared,
+    choices::Choice,
+    end::End,
+    flow::Flow,
+    group::Group,
+    run::Limits,
+    view::{Listener, ListenerEnd},
+    worker::Shared,
 };
 use crate::{
     http::listen::connect_from,
@@ -64,20 +70,33 @@ pub(super) struct Ends<'a> {
 pub(super) async fn dial(
     shared: &Shared,
     listener: &Listener,
-    counters: &Counters,
+    end: &ListenerEnd,
     flow: &Flow,
     ends: Ends<'_>,
 ) -> Result<End, DialError> {
     let mut tried = Vec::new();
     let mut last = DialError::NoTarget;
     while tried.len() < TRIES {
-        let Some((group, target)) = shared.choose(listener, ends.client.ip(), &tried) else { break };
+        let choice = shared.choices.choose(listener, &end.zone, ends.client.ip(), &tried);
+        let Some(Choice { group, target, fails_open }) = choice else { break };
         flow.to(target.clone());
-        match attempt(shared, &group, target.address, ends).await {
-            Ok(end) => return Ok(end),
+        let source = listener.source(ends.listener.ip(), target.address.ip());
+        match attempt(shared, &group, source, target.address, ends).await {
+            Ok(made) => {
+                target.new.inc();
+                if fails_open {
+                    group.failed_open.inc();
+                }
+                return Ok(made);
+            }
             Err(error) => {
-                if matches!(error, TryError::Handshake(..)) {
-                    counters.target_tls_errors.inc();
+                match &error {
+                    TryError::Handshake(..) => drop(end.counters.target_tls_errors.inc()),
+                    // Every port from this address to the target is taken.
+                    TryError::Connect(_, error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                        end.counters.port_errors.inc();
+                    }
+                    TryError::Connect(..) => {}
                 }
                 tracing::debug!(error = &error as &dyn std::error::Error, "a target did not answer");
                 last = DialError::Unanswered(error);
@@ -91,15 +110,12 @@ pub(super) async fn dial(
 async fn attempt(
     shared: &Shared,
     group: &Group,
+    source: Option<IpAddr>,
     target: SocketAddr,
     ends: Ends<'_>,
 ) -> Result<End, TryError> {
     let Limits { connect, handshake, .. } = shared.limits;
     let refused = |error| TryError::Connect(target, error);
-    let source = match ends.listener.ip() {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    };
     let mut stream: TcpStream =
         timeout(connect, connect_from(source, target)).await.map_err(timed_out).flatten().map_err(refused)?;
     if group.wants_header() {

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use super::view::{InUse, Target};
+use super::group::{InUse, Target};
 
 /// One connection, shared by its task and its worker.
 pub(super) struct Flow {

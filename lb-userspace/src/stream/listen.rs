@@ -2,14 +2,27 @@
 //!
 //! Each worker opens a socket of its own on each address of a listener.
 
-use std::{cell::RefCell, collections::HashMap, io, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::TcpStream,
     task::{JoinHandle, spawn_local},
 };
 
-use super::{connection, counters::Counters, end::reset, view::Listener, worker::Shared};
+use super::{
+    connection,
+    end::reset,
+    view::{Listener, ListenerEnd},
+    worker::Shared,
+};
 use crate::http::listen;
 
 /// A listener that is open on this worker.
@@ -17,12 +30,14 @@ pub(super) struct OpenListener {
     /// Its newest compiled form.
     listener: RefCell<Arc<Listener>>,
     sockets: RefCell<HashMap<SocketAddr, JoinHandle<()>>>,
+    begun: Cell<Begun>,
 }
 
 impl OpenListener {
     /// Not listening yet.
     pub(super) fn new(listener: Arc<Listener>) -> Rc<Self> {
-        Rc::new(Self { listener: RefCell::new(listener), sockets: RefCell::default() })
+        let sockets = RefCell::default();
+        Rc::new(Self { listener: RefCell::new(listener), sockets, begun: Cell::default() })
     }
 
     /// Takes a newer form and opens the sockets that it has more. Answers with those that could not be opened.
@@ -33,17 +48,16 @@ impl OpenListener {
     ) -> Vec<(SocketAddr, io::Error)> {
         let mut failed = Vec::new();
         let mut sockets = self.sockets.borrow_mut();
-        for (address, counters) in &listener.ends {
+        for (address, end) in &listener.ends {
             if sockets.contains_key(address) {
                 continue;
             }
             match listen::bind(*address) {
                 Ok(socket) => {
                     let (open, shared) = (self.clone(), shared.clone());
-                    let (address, counters) = (*address, counters.clone());
+                    let (address, end) = (*address, end.clone());
                     let task = spawn_local(async move {
-                        let accepted =
-                            |stream, peer| open.accepted(stream, peer, address, &counters, &shared);
+                        let accepted = |stream, peer| open.accepted(stream, peer, address, &end, &shared);
                         listen::accept(&socket, accepted).await;
                     });
                     sockets.insert(address, task);
@@ -61,11 +75,8 @@ impl OpenListener {
     pub(super) fn retire(&self, is_gone: bool) -> Vec<JoinHandle<()>> {
         let listener = self.listener.borrow();
         let mut sockets = self.sockets.borrow_mut();
-        let surplus: Vec<_> = sockets
-            .keys()
-            .filter(|address| is_gone || !listener.ends.contains_key(address))
-            .copied()
-            .collect();
+        let is_surplus = |address: &&SocketAddr| is_gone || !listener.ends.contains_key(address);
+        let surplus: Vec<_> = sockets.keys().filter(is_surplus).copied().collect();
         let closing: Vec<_> = surplus.iter().filter_map(|address| sockets.remove(address)).collect();
         closing.iter().for_each(JoinHandle::abort);
         closing
@@ -81,22 +92,50 @@ impl OpenListener {
         stream: TcpStream,
         peer: SocketAddr,
         address: SocketAddr,
-        counters: &Arc<Counters>,
+        end: &ListenerEnd,
         shared: &Rc<Shared>,
     ) {
         let listener = self.listener.borrow().clone();
         let is_admitted = listener.admits(peer.ip());
-        if !is_admitted || shared.flows.count() >= shared.limits.connections {
+        let has_room =
+            || shared.flows.count() < shared.limits.connections && self.may_begin(&listener, shared);
+        if !is_admitted || !has_room() {
             if is_admitted {
-                counters.rejected.inc()
+                end.counters.reject();
             } else {
-                counters.blocked.inc()
-            };
+                end.counters.blocked.inc();
+            }
             tracing::debug!(load_balancer = listener.load_balancer, %peer, is_admitted, "connection refused");
             reset(&stream);
             return;
         }
+        // Sockets outlive the form that they were opened for: a newer one may count elsewhere.
+        let end = listener.ends.get(&address).unwrap_or(end).clone();
         let listed = shared.flows.begin(address);
-        spawn_local(connection::serve(stream, peer, listener, counters.clone(), listed, shared.clone()));
+        spawn_local(connection::serve(stream, peer, listener, end, listed, shared.clone()));
+    }
+
+    /// Whether one more may begin in this second. Each worker has its part of the listener's limit.
+    fn may_begin(&self, listener: &Listener, shared: &Shared) -> bool {
+        let Some(most) = listener.new_flows_per_s else { return true };
+        let most = most.div_ceil(u32::try_from(shared.workers).unwrap_or(u32::MAX).max(1));
+        let now = Instant::now();
+        let mut begun = self.begun.get();
+        if begun.since.is_none_or(|since| now.duration_since(since) >= SECOND) {
+            begun = Begun { since: Some(now), count: 0 };
+        }
+        let may_begin = begun.count < most;
+        begun.count += u32::from(may_begin);
+        self.begun.set(begun);
+        may_begin
     }
 }
+
+/// Connections begun within a second.
+#[derive(Clone, Copy, Default)]
+struct Begun {
+    since: Option<Instant>,
+    count: u32,
+}
+
+const SECOND: Duration = Duration::from_secs(1);

@@ -6,18 +6,22 @@
 
 /// A slice compiled for the workers.
 pub mod view;
+/// Target groups as workers see them.
+mod group;
 /// What a listener's end counts.
 mod counters;
 /// Starting, applying slices, stopping.
 pub mod run;
-/// One worker: its listeners, its turns over targets, its flows.
+/// One worker: its listeners, its choices, its flows.
 mod worker;
 /// Listening sockets, and which connections are admitted.
 mod listen;
 /// A connection from its admission to its end.
 mod connection;
-/// Which target gets a connection.
+/// Which target gets a connection: the decision.
 pub mod choose;
+/// And a worker's choices by it.
+mod choices;
 /// From a choice to a connection: the header in front, TLS.
 mod dial;
 /// One end of a connection, plain or in TLS.

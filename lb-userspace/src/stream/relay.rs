@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{counters::Counters, end::End, flow::Flow};
+use super::{end::End, flow::Flow};
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -49,12 +49,12 @@ pub(super) fn scratch() -> Scratch {
     RefCell::new(vec![0; SCRATCH].into_boxed_slice())
 }
 
-/// Carries bytes between a client and a target.
+/// Carries bytes between a client and a target; `count` is told how many came.
 pub(super) async fn relay(
     client: &mut End,
     target: &mut End,
     flow: &Flow,
-    counters: &Counters,
+    count: impl Fn(usize),
     idle: Duration,
     scratch: &Scratch,
 ) -> Ended {
@@ -66,9 +66,9 @@ pub(super) async fn relay(
         }
         // Nothing that is polled here polls another connection, so the buffer is free.
         let scratch = &mut *scratch.borrow_mut();
-        let moved = |count| {
+        let moved = |bytes| {
             flow.touch();
-            counters.moved(count);
+            count(bytes);
         };
         let up =
             up.poll(cx, client, target, scratch, moved).map_err(|fault| fault.of(Side::Client, Side::Target));

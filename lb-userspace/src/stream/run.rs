@@ -13,6 +13,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
+    counters::Gauges,
     view::{Broken, View},
     worker::{self, Command},
 };
@@ -31,6 +32,7 @@ pub struct Streams {
     view: Arc<View>,
     limits: Limits,
     metrics: Arc<Metrics>,
+    gauges: Gauges,
 }
 
 /// What connections may take. What is beyond is reset and counted.
@@ -118,7 +120,8 @@ impl Streams {
                 }
             }
         })?;
-        Ok(Self { workers, commands, view: Arc::default(), limits, metrics })
+        let gauges = Gauges::new(metrics.clone());
+        Ok(Self { workers, commands, view: Arc::default(), limits, metrics, gauges })
     }
 
     /// Serves `slice` from now on: ready when all workers do. Sockets that it has no use for stay open until
@@ -129,7 +132,7 @@ impl Streams {
     pub async fn apply(&mut self, slice: &NodeSlice) -> Result<(), ApplyError> {
         let (view, broken) = View::compile(slice, &self.view, &self.limits, &self.metrics);
         let view = Arc::new(view);
-        let answers = self.tell(|answer| Command::Apply(view.clone(), answer)).await?;
+        let answers = self.order(|answer| Command::Apply(view.clone(), answer)).await?;
         self.view = view;
         let unopened = answers.into_iter().flatten();
         let mut failed = unopened.map(|(address, source)| ApplyError::Listen { address, source }).chain(
@@ -144,10 +147,16 @@ impl Streams {
     /// # Errors
     /// When a worker has ended.
     pub async fn retire(&self) -> Result<(), ApplyError> {
-        self.tell(Command::Retire).await.map(drop)
+        self.order(Command::Retire).await.map(drop)
     }
 
-    /// Flows now of the listener at an address: those of ActiveFlowCount that XDP does not see.
+    /// Tells how many flows there are now. To be called once a second, before the packet path tells of its own.
+    pub fn tell(&mut self) {
+        let ends = self.view.listeners.values().flat_map(|listener| listener.ends.values());
+        self.gauges.tell(ends.map(|end| &*end.counters));
+    }
+
+    /// Flows now of the listener at an address.
     pub fn active_flows(&self, address: SocketAddr) -> u64 {
         self.view.active_flows(address)
     }
@@ -170,7 +179,7 @@ impl Streams {
     }
 
     /// Tells every worker, then waits for each.
-    async fn tell<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Result<Vec<T>, ApplyError> {
+    async fn order<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Result<Vec<T>, ApplyError> {
         let mut pending = Vec::new();
         for commands in &self.commands {
             let (answer, answered) = oneshot::channel();

@@ -1,31 +1,30 @@
-//! One worker: its listeners, its turns over targets, its flows.
+//! One worker: its listeners, its choices, its flows.
 //!
 //! Everything here is of one thread. Slices come as commands; verdicts are read when they change.
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
-    hash::{BuildHasher, RandomState},
+    collections::HashMap,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::Instant,
+    time::{sleep, sleep_until},
 };
 
 use super::{
-    choose::{Turns, choose_group, point_of},
+    choices::Choices,
     dial::ToTargets,
     flow::Flows,
     listen::OpenListener,
     relay::{Scratch, scratch},
     run::Limits,
-    view::{Group, Listener, Target, View},
+    view::View,
 };
 use crate::{
     http::worker::Worker,
@@ -47,23 +46,19 @@ pub(super) enum Command {
 pub(super) struct Shared {
     /// How much there may be.
     pub(super) limits: Limits,
+    /// How many workers there are.
+    pub(super) workers: usize,
     /// Its connections.
     pub(super) flows: Rc<Flows>,
+    /// Who gets them.
+    pub(super) choices: Choices,
     /// Handshakes with clients under way.
     pub(super) handshakes: Cell<usize>,
     /// TLS to targets.
     pub(super) to_targets: ToTargets,
     /// The buffer that all read into.
     pub(super) scratch: Scratch,
-    groups: RefCell<BTreeMap<Arn, Rc<Choices>>>,
     view: RefCell<Arc<View>>,
-    random: Cell<u64>,
-}
-
-/// A group and this worker's turns over its targets.
-struct Choices {
-    group: Arc<Group>,
-    turns: RefCell<Turns<Arc<Target>>>,
 }
 
 type Open = HashMap<Arn, Rc<OpenListener>>;
@@ -77,24 +72,26 @@ pub(super) async fn run(
 ) {
     let shared = Rc::new(Shared {
         limits,
+        workers: worker.count,
         flows: Rc::default(),
+        choices: Choices::new(worker.index),
         handshakes: Cell::new(0),
         to_targets: ToTargets::default(),
         scratch: scratch(),
-        groups: RefCell::default(),
         view: RefCell::default(),
-        random: Cell::new(RandomState::new().hash_one(worker.index) | 1),
     });
     let mut open = Open::new();
     let mut verdicts_live = true;
+    let mut due: Option<Instant> = None;
     loop {
         tokio::select! {
             () = worker.stopped() => break,
             command = commands.recv() => match command {
                 Some(Command::Apply(view, applied)) => {
-                    let table = verdicts.borrow_and_update().clone();
+                    shared.choices.follow(&view);
+                    due = shared.hear(&verdicts.borrow_and_update().clone());
                     // Who asked may have gone.
-                    let _ = applied.send(apply(&shared, &mut open, view, &table));
+                    let _ = applied.send(apply(&shared, &mut open, view));
                 }
                 Some(Command::Retire(retired)) => {
                     retire(&shared, &mut open).await;
@@ -108,31 +105,16 @@ pub(super) async fn run(
             },
             changed = verdicts.changed(), if verdicts_live => {
                 verdicts_live = changed.is_ok();
-                let table = verdicts.borrow_and_update().clone();
-                shared.hear(&table);
+                due = shared.hear(&verdicts.borrow_and_update().clone());
+            }
+            () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                due = shared.hear(&verdicts.borrow().clone());
             }
         }
     }
 }
 
-fn apply(
-    shared: &Rc<Shared>,
-    open: &mut Open,
-    view: Arc<View>,
-    verdicts: &Verdicts,
-) -> Vec<(SocketAddr, io::Error)> {
-    let before = shared.groups.take();
-    let groups = view.groups.iter().map(|(arn, group)| {
-        let known = before.get(arn).filter(|own| Arc::ptr_eq(&own.group, group)).cloned();
-        let choices = known.unwrap_or_else(|| {
-            let start = usize::try_from(shared.random() >> 32).unwrap_or(0);
-            Rc::new(Choices { group: group.clone(), turns: RefCell::new(Turns::new(start)) })
-        });
-        (arn.clone(), choices)
-    });
-    let groups = groups.collect();
-    shared.groups.replace(groups);
-    shared.hear(verdicts);
+fn apply(shared: &Rc<Shared>, open: &mut Open, view: Arc<View>) -> Vec<(SocketAddr, io::Error)> {
     let mut failed = Vec::new();
     for (arn, listener) in &view.listeners {
         let entry = open.entry(arn.clone()).or_insert_with(|| OpenListener::new(listener.clone()));
@@ -165,63 +147,21 @@ async fn drain(shared: &Shared, open: Open, grace: Duration) {
     }
     let end = Instant::now() + grace;
     while Instant::now() < end && shared.flows.count() > 0 {
-        tokio::time::sleep(DRAIN_LOOK).await;
+        sleep(DRAIN_LOOK).await;
     }
 }
 
 impl Shared {
-    /// A target for a client that is none of those in `tried`.
-    pub(super) fn choose(
-        &self,
-        listener: &Listener,
-        client: IpAddr,
-        tried: &[Arc<Target>],
-    ) -> Option<(Arc<Group>, Arc<Target>)> {
-        let groups = self.groups.borrow();
-        let open: Vec<(u16, Option<&Rc<Choices>>)> = listener
-            .groups
-            .iter()
-            .map(|(arn, weight)| {
-                let choices = groups.get(arn).filter(|choices| choices.turns.borrow().is_open(tried));
-                (*weight, choices)
-            })
-            .collect();
-        let is_sticky = listener
-            .groups
-            .iter()
-            .any(|(arn, _)| groups.get(arn).is_some_and(|choices| choices.group.is_sticky()));
-        let point = if is_sticky { point_of(client) } else { self.random() };
-        let place = choose_group(open.iter().map(|(weight, choices)| (*weight, choices.is_some())), point)?;
-        let choices = open.get(place)?.1?;
-        let target = if choices.group.is_sticky() {
-            choices.turns.borrow().affine(client, tried)
-        } else {
-            choices.turns.borrow_mut().next(tried)
-        };
-        Some((choices.group.clone(), target?))
-    }
-
     /// The link that a client's address is of.
     pub(super) fn link_of(&self, client: Ipv4Addr) -> Option<VpcLinkId> {
         self.view.borrow().links.get(&client).cloned()
     }
 
-    /// Takes turns over those that the verdicts leave, and ends what goes to those that they do not.
-    fn hear(&self, verdicts: &Verdicts) {
-        for choices in self.groups.borrow().values() {
-            choices.turns.borrow_mut().replace(choices.group.eligible(verdicts));
-            self.flows.end_to(&choices.group.ended(verdicts));
-        }
-    }
-
-    /// 64 bits that nobody should guess from outside but no secret hangs on: xorshift64*.
-    fn random(&self) -> u64 {
-        let mut state = self.random.get();
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        self.random.set(state);
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    /// Follows verdicts; answers when to follow them again though they did not change.
+    fn hear(&self, verdicts: &Verdicts) -> Option<Instant> {
+        let heard = self.choices.hear(verdicts, Instant::now());
+        self.flows.end_to(&heard.ended);
+        heard.due
     }
 }
 

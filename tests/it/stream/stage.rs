@@ -1,8 +1,9 @@
 //! Streams with one load balancer on loopback, and a slice that can be changed.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -20,7 +21,8 @@ use lb_userspace::{
     snapshot::{
         gateway::RoleCertificate,
         node::{
-            ListenerView, LoadBalancerView, NodeInterface, NodeSlice, TargetGroupView, TargetView, TlsView,
+            ListenerView, LoadBalancerView, NodeInterface, NodeInterface6, NodeSlice, TargetGroupView,
+            TargetView, TlsView,
         },
         permit::{Permit, SecurityGroupView},
         verdict::{Verdict, Verdicts},
@@ -33,14 +35,16 @@ use tokio::{runtime::Runtime, sync::watch};
 /// The streams, their slice and what comes out of them.
 pub(super) struct Stage {
     runtime: Runtime,
-    streams: Option<Streams>,
+    streams: RefCell<Option<Streams>>,
     pub(super) slice: NodeSlice,
     metrics: Arc<Metrics>,
     verdicts: watch::Sender<Arc<Verdicts>>,
     net: u32,
 }
 
-const PORT: u16 = 8443;
+/// The listener's port.
+pub(super) const PORT: u16 = 8443;
+const ZONE: &str = "eu-central-1a";
 const LISTENER: &str = "listener";
 const BALANCER: &str = "balancer";
 
@@ -68,7 +72,7 @@ impl Stage {
         let metrics = Arc::new(Metrics::new());
         let streams = Streams::start(workers, table, metrics.clone(), limits).unwrap();
         let slice = slice(ip(net, 1), !certificates.is_empty());
-        let mut stage = Self { runtime, streams: Some(streams), slice, metrics, verdicts, net };
+        let mut stage = Self { runtime, streams: RefCell::new(Some(streams)), slice, metrics, verdicts, net };
         stage.group("main", "TCP", &[]);
         stage.forward(&[("main", 1)]);
         stage.certificates(certificates);
@@ -142,6 +146,34 @@ impl Stage {
         group.ingress[0].peers = vec![range.parse().unwrap()];
     }
 
+    /// The load balancer has another address, in another zone; answers with it.
+    pub(super) fn another_zone(&mut self, zone: &str) -> SocketAddr {
+        let address = ip(self.net, 200);
+        let view = self.slice.load_balancers.get_mut(&Arn::from(BALANCER)).unwrap();
+        let first = view.interfaces.values().next().unwrap().clone();
+        let interface = NodeInterface { address, zone: zone.to_owned(), ..first };
+        view.interfaces.insert("eni-2".into(), interface);
+        SocketAddr::from((address, PORT))
+    }
+
+    /// The load balancer is dual-stack.
+    pub(super) fn dual_stack(&mut self, address: Ipv6Addr) {
+        let view = self.slice.load_balancers.get_mut(&Arn::from(BALANCER)).unwrap();
+        let interface = view.interfaces.values_mut().next().unwrap();
+        interface.ipv6 = Some(NodeInterface6 { address, prefix_len: 128, router: address });
+    }
+
+    /// Says which zone a target is in.
+    pub(super) fn zone(&mut self, group: &str, address: SocketAddr, zone: &str) {
+        let group = self.slice.target_groups.get_mut(&Arn::from(group)).unwrap();
+        group.targets.get_mut(&target_view(address).key.to_string()).unwrap().zone = Some(zone.to_owned());
+    }
+
+    /// Sets an attribute of the listener.
+    pub(super) fn listener_attribute(&mut self, key: &str, value: &str) {
+        self.listener().attributes.insert(key.to_owned(), value.to_owned());
+    }
+
     /// Marks a target as draining.
     pub(super) fn drain(&mut self, group: &str, address: SocketAddr) {
         let group = self.slice.target_groups.get_mut(&Arn::from(group)).unwrap();
@@ -168,7 +200,8 @@ impl Stage {
 
     /// As [`Self::apply`]; what could not be applied is the answer.
     pub(super) fn try_apply(&mut self) -> Result<(), ApplyError> {
-        let streams = self.streams.as_mut().unwrap();
+        let mut streams = self.streams.borrow_mut();
+        let streams = streams.as_mut().unwrap();
         self.runtime.block_on(async {
             let applied = streams.apply(&self.slice).await;
             streams.retire().await?;
@@ -178,17 +211,19 @@ impl Stage {
 
     /// Flows of the listener now.
     pub(super) fn active_flows(&self) -> u64 {
-        self.streams.as_ref().unwrap().active_flows(self.address())
+        self.streams.borrow().as_ref().unwrap().active_flows(self.address())
     }
 
     /// Connections that a target still has.
     pub(super) fn connections_of(&self, group: &str, address: SocketAddr) -> usize {
         let key = target_view(address).key;
-        self.streams.as_ref().unwrap().connections_of(&Arn::from(group), &key)
+        self.streams.borrow().as_ref().unwrap().connections_of(&Arn::from(group), &key)
     }
 
     /// The sum of a metric's series.
     pub(super) fn metric(&self, name: &str) -> i64 {
+        // As a node does once a second.
+        self.streams.borrow_mut().as_mut().unwrap().tell();
         let text = self.metrics.text();
         let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<i64>().unwrap()).sum()
@@ -238,10 +273,11 @@ fn health_check() -> HealthCheck {
 }
 
 fn target_view(address: SocketAddr) -> TargetView {
-    let SocketAddr::V4(address) = address else { panic!("targets are IPv4") };
     TargetView {
         key: TargetKey { id: address.ip().to_string(), port: address.port() },
-        address: *address.ip(),
+        address: address.ip(),
+        zone: None,
+        server_id: None,
         registered_at: 1,
         draining_until: None,
     }
@@ -258,7 +294,8 @@ fn slice(address: Ipv4Addr, is_tls: bool) -> NodeSlice {
         address,
         prefix_len: 24,
         router: Ipv4Addr::LOCALHOST,
-        zone: "eu-central-1a".to_owned(),
+        zone: ZONE.to_owned(),
+        ipv6: None,
     };
     let load_balancer = LoadBalancerView {
         kind: LoadBalancerKind::Network,
@@ -285,11 +322,11 @@ fn slice(address: Ipv4Addr, is_tls: bool) -> NodeSlice {
         protocol: None,
         first_port: 0,
         last_port: u16::MAX,
-        peers: vec!["0.0.0.0/0".parse().unwrap()],
+        peers: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
     };
     NodeSlice {
         vpc_id: VpcId::from("vpc-1"),
-        namespace: String::new(),
+        namespace: "node".to_owned(),
         load_balancers: BTreeMap::from([(Arn::from(BALANCER), load_balancer)]),
         listeners: BTreeMap::from([(Arn::from(LISTENER), listener)]),
         target_groups: BTreeMap::new(),
@@ -297,6 +334,7 @@ fn slice(address: Ipv4Addr, is_tls: bool) -> NodeSlice {
             "sg-1".into(),
             SecurityGroupView { ingress: vec![permit], egress: Vec::new() },
         )]),
+        resolver: None,
         certificates: BTreeMap::new(),
         links: BTreeMap::new(),
     }

@@ -298,6 +298,9 @@ const NEW_FLOWS: Known = Known("gatehouse.new_flows_per_second", "off", OffOr(1,
 /// Of a listener of a network load balancer that takes TCP.
 pub const TCP_LISTENER: &[Known] = &[NEW_FLOWS, Known("tcp.idle_timeout.seconds", "350", Number(60, 6_000))];
 
+/// Of a TLS listener of a network load balancer, whose idle timeout is fixed.
+pub const TLS_LISTENER: &[Known] = &[NEW_FLOWS];
+
 /// Of a listener of a network load balancer that takes datagrams alone.
 pub const UDP_LISTENER: &[Known] = &[NEW_FLOWS];
 
@@ -322,6 +325,7 @@ mod tests {
             ALB_TARGET_GROUP,
             HTTP_LISTENER,
             TCP_LISTENER,
+            TLS_LISTENER,
             UDP_LISTENER,
         ];
         for known in tables {

@@ -296,8 +296,7 @@ fn table(listener: &Listener) -> &'static [Known] {
     match listener.protocol.as_str() {
         "HTTP" => attributes::HTTP_LISTENER,
         "UDP" | "QUIC" => attributes::UDP_LISTENER,
-        // Its idle timeout is fixed.
-        "TLS" => &[],
+        "TLS" => attributes::TLS_LISTENER,
         _ => attributes::TCP_LISTENER,
     }
 }
