@@ -54,6 +54,8 @@ pub mod listener_flags {
     pub const STICKY: u32 = 8;
     /// Its packets are QUIC: connection ids name targets.
     pub const QUIC: u32 = 16;
+    /// It ended in userspace before: what begins no flow is passed to connections that are left there.
+    pub const LINGERS: u32 = 32;
 }
 
 /// A source range that may use a listener; security groups come down to these.

@@ -48,6 +48,9 @@ where
     if frame.opens() || frame.is_udp() || has(listener_flags::DIRECT) && !resets {
         return begin::prepare(frame, index, listener, at);
     }
+    if has(listener_flags::LINGERS) {
+        return Step::PASS;
+    }
     if resets {
         return Step::drop(DropReason::StrayReset);
     }

@@ -279,6 +279,7 @@ impl Tables for View<'_> {
             (listener_flags::DIRECT, "targets answer past us"),
             (listener_flags::STICKY, "sticky by source"),
             (listener_flags::QUIC, "QUIC"),
+            (listener_flags::LINGERS, "ended in userspace before"),
         ];
         let flags = told.iter().filter(|(flag, _)| found.flags & flag != 0).map(|(_, word)| *word);
         let ring = if found.ring == NO_RING { "no ring".to_owned() } else { format!("ring {}", found.ring) };

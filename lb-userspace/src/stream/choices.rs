@@ -82,7 +82,8 @@ impl Choices {
         });
         self.groups.replace(groups.collect());
         let ends = view.listeners.values().flat_map(|listener| listener.ends.values());
-        self.zones.replace(ends.map(|end| end.zone.clone()).collect());
+        // None is forgotten: a listener that is the packet path's by now may still have a handshake to take.
+        self.zones.borrow_mut().extend(ends.map(|end| end.zone.clone()));
     }
 
     /// Takes turns over those that the verdicts leave.

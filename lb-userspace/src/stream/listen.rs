@@ -4,7 +4,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     net::SocketAddr,
     rc::Rc,
@@ -30,14 +30,20 @@ pub(super) struct OpenListener {
     /// Its newest compiled form.
     listener: RefCell<Arc<Listener>>,
     sockets: RefCell<HashMap<SocketAddr, JoinHandle<()>>>,
+    /// When it closes, while handshakes end that began before its new connections became the packet path's.
+    closes: Cell<Option<Instant>>,
     begun: Cell<Begun>,
 }
 
 impl OpenListener {
     /// Not listening yet.
     pub(super) fn new(listener: Arc<Listener>) -> Rc<Self> {
-        let sockets = RefCell::default();
-        Rc::new(Self { listener: RefCell::new(listener), sockets, begun: Cell::default() })
+        Rc::new(Self {
+            listener: RefCell::new(listener),
+            sockets: RefCell::default(),
+            closes: Cell::default(),
+            begun: Cell::default(),
+        })
     }
 
     /// Takes a newer form and opens the sockets that it has more. Answers with those that could not be opened.
@@ -47,6 +53,7 @@ impl OpenListener {
         shared: &Rc<Shared>,
     ) -> Vec<(SocketAddr, io::Error)> {
         let mut failed = Vec::new();
+        self.closes.set(None);
         let mut sockets = self.sockets.borrow_mut();
         for (address, end) in &listener.ends {
             if sockets.contains_key(address) {
@@ -70,16 +77,41 @@ impl OpenListener {
         failed
     }
 
-    /// Closes the sockets that its newest form does not have, or all if it `is_gone`. They are closed when the tasks
-    /// that it gives have ended.
-    pub(super) fn retire(&self, is_gone: bool) -> Vec<JoinHandle<()>> {
+    /// Closes the sockets that its newest form does not have; if it `is_gone` all, those that are `forwarded` by the
+    /// packet path from now on a little later. They are closed when the tasks that it gives have ended.
+    pub(super) fn retire(
+        &self,
+        is_gone: bool,
+        forwarded: &HashSet<SocketAddr>,
+        now: Instant,
+    ) -> Vec<JoinHandle<()>> {
         let listener = self.listener.borrow();
         let mut sockets = self.sockets.borrow_mut();
-        let is_surplus = |address: &&SocketAddr| is_gone || !listener.ends.contains_key(address);
+        if is_gone && self.closes.get().is_none() && sockets.keys().any(|own| forwarded.contains(own)) {
+            self.closes.set(Some(now + HANDSHAKE));
+        }
+        let lingers = self.closes.get().is_some_and(|closes| now < closes);
+        let is_surplus = |address: &&SocketAddr| {
+            if is_gone {
+                !(lingers && forwarded.contains(address))
+            } else {
+                !listener.ends.contains_key(address)
+            }
+        };
         let surplus: Vec<_> = sockets.keys().filter(is_surplus).copied().collect();
         let closing: Vec<_> = surplus.iter().filter_map(|address| sockets.remove(address)).collect();
         closing.iter().for_each(JoinHandle::abort);
         closing
+    }
+
+    /// When it is to be retired again.
+    pub(super) fn closes(&self) -> Option<Instant> {
+        self.closes.get()
+    }
+
+    /// Whether it listens anywhere.
+    pub(super) fn is_open(&self) -> bool {
+        !self.sockets.borrow().is_empty()
     }
 
     /// Whether it listens there.
@@ -139,3 +171,6 @@ struct Begun {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// What a handshake may take, a lost segment or two included.
+const HANDSHAKE: Duration = Duration::from_secs(10);

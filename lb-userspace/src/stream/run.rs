@@ -142,7 +142,8 @@ impl Streams {
     }
 
     /// Closes the sockets that the slice has no use for, and resets what was accepted on them: the packet path passes
-    /// nothing of them any more.
+    /// nothing of them any more. A listener whose new connections are the packet path's keeps what it has, and takes
+    /// handshakes that are under way for some seconds more.
     ///
     /// # Errors
     /// When a worker has ended.

@@ -5,7 +5,7 @@
 //! when it did.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -41,6 +41,9 @@ use crate::{
 pub struct View {
     /// Listeners by ARN.
     pub listeners: BTreeMap<Arn, Arc<Listener>>,
+    /// Listeners whose new connections are the packet path's, by their port on each address: one that ended here before
+    /// keeps the connections that it has.
+    pub forwarded: HashSet<SocketAddr>,
     /// Target groups of network load balancers by ARN.
     pub groups: BTreeMap<Arn, Arc<Group>>,
     /// Links by the addresses that they connect from.
@@ -112,7 +115,12 @@ impl View {
         let mut broken = Vec::new();
         for (arn, listener) in &slice.listeners {
             let Some(load_balancer) = slice.load_balancers.get(&listener.load_balancer) else { continue };
-            if load_balancer.kind != LoadBalancerKind::Network || !slice.ends_in_userspace(listener) {
+            if load_balancer.kind != LoadBalancerKind::Network {
+                continue;
+            }
+            if !slice.ends_in_userspace(listener) {
+                let addresses = load_balancer.interfaces.values().flat_map(addresses);
+                view.forwarded.extend(addresses.map(|address| SocketAddr::new(address, listener.port)));
                 continue;
             }
             let mut terminator = before.terminators.get(arn).cloned();
@@ -193,6 +201,11 @@ fn groups(slice: &NodeSlice, before: &View, metrics: &Metrics) -> BTreeMap<Arn, 
         .collect()
 }
 
+fn addresses(interface: &NodeInterface) -> impl Iterator<Item = IpAddr> {
+    let ipv6 = interface.ipv6.map(|own| IpAddr::from(own.address));
+    [Some(IpAddr::from(interface.address)), ipv6].into_iter().flatten()
+}
+
 impl Terminator {
     fn make(view: &TlsView, slice: &NodeSlice, before: Option<&Self>) -> Result<Self, TlsError> {
         // The default certificate must be there; of the others, those that are.
@@ -240,11 +253,10 @@ impl Listener {
             });
             (address, ListenerEnd { zone: Arc::from(zone), counters })
         };
-        let ends = load_balancer.interfaces.values().flat_map(|interface| {
-            let ipv6 = interface.ipv6.map(|own| IpAddr::from(own.address));
-            let addresses = [Some(IpAddr::from(interface.address)), ipv6];
-            addresses.into_iter().flatten().map(|address| end(address, &interface.zone))
-        });
+        let ends = load_balancer
+            .interfaces
+            .values()
+            .flat_map(|interface| addresses(interface).map(|address| end(address, &interface.zone)));
         let number = |key: &str| view.attributes.get(key).and_then(|text| text.parse().ok());
         let idle_timeout =
             number("tcp.idle_timeout.seconds").filter(|_| tls.is_none()).map(Duration::from_secs);

@@ -4,7 +4,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     net::{Ipv4Addr, SocketAddr},
     rc::Rc,
@@ -83,6 +83,7 @@ pub(super) async fn run(
     let mut open = Open::new();
     let mut verdicts_live = true;
     let mut due: Option<Instant> = None;
+    let mut closes: Option<Instant> = None;
     loop {
         tokio::select! {
             () = worker.stopped() => break,
@@ -94,7 +95,7 @@ pub(super) async fn run(
                     let _ = applied.send(apply(&shared, &mut open, view));
                 }
                 Some(Command::Retire(retired)) => {
-                    retire(&shared, &mut open).await;
+                    closes = retire(&shared, &mut open).await;
                     let _ = retired.send(());
                 }
                 Some(Command::Drain(grace)) => {
@@ -109,6 +110,9 @@ pub(super) async fn run(
             }
             () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
                 due = shared.hear(&verdicts.borrow().clone());
+            }
+            () = sleep_until(closes.unwrap_or_else(Instant::now).into()), if closes.is_some() => {
+                closes = retire(&shared, &mut open).await;
             }
         }
     }
@@ -125,25 +129,29 @@ fn apply(shared: &Rc<Shared>, open: &mut Open, view: Arc<View>) -> Vec<(SocketAd
     failed
 }
 
-async fn retire(shared: &Shared, open: &mut Open) {
+/// Closes what is not to be open; answers when there will be more of it.
+async fn retire(shared: &Shared, open: &mut Open) -> Option<Instant> {
     let view = shared.view.borrow().clone();
+    let now = Instant::now();
     let mut closing = Vec::new();
     open.retain(|arn, listener| {
         let is_gone = !view.listeners.contains_key(arn);
-        closing.extend(listener.retire(is_gone));
-        !is_gone
+        closing.extend(listener.retire(is_gone, &view.forwarded, now));
+        !is_gone || listener.is_open()
     });
     for task in closing {
         // Cancelled, as it was told: its socket is closed.
         let _ = task.await;
     }
-    shared.flows.end_elsewhere(|address| open.values().any(|listener| listener.is_open_at(address)));
+    let is_served = |address: &SocketAddr| open.values().any(|listener| listener.is_open_at(address));
+    shared.flows.end_elsewhere(|address| view.forwarded.contains(address) || is_served(address));
+    open.values().filter_map(|listener| listener.closes()).min()
 }
 
 async fn drain(shared: &Shared, open: Open, grace: Duration) {
     for listener in open.values() {
         // Their sockets go with the worker at the latest.
-        listener.retire(true);
+        listener.retire(true, &HashSet::new(), Instant::now());
     }
     let end = Instant::now() + grace;
     while Instant::now() < end && shared.flows.count() > 0 {

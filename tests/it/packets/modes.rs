@@ -473,6 +473,12 @@ fn direct() -> Vec<Fixture> {
             .resets(&ipip_ack, 9),
         story("what ends in userspace is admitted and the kernel's").passes(&client(LOCAL, SYN)),
         story("data for what ends in userspace is the kernel's").passes(&client(LOCAL, ACK)),
+        story("what a listener left in userspace goes on there, and new flows go to targets")
+            .given(|given| given.listeners[0].3.flags |= lb_common::abi::listener_flags::LINGERS)
+            .passes(&client(HTTP, ACK))
+            .passes(&client(HTTP, RST))
+            .forwards(&client(HTTP, SYN), &client(HTTP, SYN).at_target(KEPT))
+            .flows(1),
         story("a listener that ends in userspace is guarded")
             .given(|given| given.listeners[13].3.flags |= lb_common::abi::listener_flags::GUARDED)
             .drops(&client(LOCAL, SYN), DropReason::SecurityGroup)

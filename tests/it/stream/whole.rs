@@ -423,6 +423,7 @@ fn a_header_is_put_in_front_and_names_the_link() {
     set("false");
     until("connections of XDP's again", || Ok((first_byte(&world.client)?.1 == b'h').then_some(())));
     assert_eq!(echo(&mut direct, b"still XDP's").unwrap(), b"still XDP's");
+    assert_eq!(echo(&mut stream, b"still userspace's").unwrap(), b"still userspace's");
 }
 
 const METRICS_PORT: u16 = 9_100;

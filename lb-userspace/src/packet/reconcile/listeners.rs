@@ -89,10 +89,16 @@ impl Work<'_> {
         }
     }
 
-    /// Writes a listener's state, the ring that it had before included while it may be asked for.
+    /// Writes a listener's state, what it was before included: the ring that may still be asked for, and the connections
+    /// that userspace may still have.
     fn set_state(&mut self, index: u32, mut state: Listener) {
         let tick = self.around.tick;
         let before = self.ledger.states.get(&index).copied();
+        let was_local = before
+            .is_some_and(|before| before.flags & (listener_flags::LOCAL | listener_flags::LINGERS) != 0);
+        if was_local && state.flags & listener_flags::LOCAL == 0 {
+            state.flags |= listener_flags::LINGERS;
+        }
         let is_direct = state.flags & listener_flags::DIRECT != 0;
         if let Some(before) = before.filter(|before| is_direct && before.ring != NO_RING) {
             if before.ring != state.ring && state.ring != NO_RING {

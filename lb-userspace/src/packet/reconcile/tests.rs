@@ -404,6 +404,21 @@ fn a_listener_that_ends_in_a_socket_has_no_ring() {
 }
 
 #[test]
+fn connections_that_a_listener_left_in_userspace_are_passed_to() {
+    let mut plan = plan(&[(NEAR, Verdict::Healthy)]);
+    listener_of(&mut plan).service = Service::Local;
+    let mut ledger = applied(&plan, &everybody());
+    for flags in [listener_flags::LINGERS, listener_flags::LINGERS] {
+        listener_of(&mut plan).service = Service::Forward;
+        reconcile(&mut ledger, &plan, &everybody()).unwrap();
+        assert_eq!(state(&ledger).flags, flags);
+    }
+    listener_of(&mut plan).service = Service::Local;
+    reconcile(&mut ledger, &plan, &everybody()).unwrap();
+    assert_eq!(state(&ledger).flags, listener_flags::LOCAL);
+}
+
+#[test]
 fn server_ids_name_targets_until_the_targets_are_gone() {
     let mut quic = plan(&[(NEAR, Verdict::Draining)]);
     let listener = listener_of(&mut quic);
