@@ -47,6 +47,15 @@ pub(super) fn announce(index: u32, own: Mac, address: Ipv4Addr) -> io::Result<()
     PacketSocket::open(index, ETHERTYPE_ARP)?.send(&request(own, address, address))
 }
 
+/// Asks who has `address`, as from nobody: RFC 5227's probe. The kernel learns from the answer, if it wants to know. Its
+/// own requests come from an address of the interface, and a machine that has that address itself leaves them unanswered.
+///
+/// # Errors
+/// When it cannot be sent.
+pub fn ask_as_nobody(index: u32, own: Mac, address: Ipv4Addr) -> io::Result<()> {
+    PacketSocket::open(index, ETHERTYPE_ARP)?.send(&request(own, Ipv4Addr::UNSPECIFIED, address))
+}
+
 /// The part of an ARP packet that says who has what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Arp {

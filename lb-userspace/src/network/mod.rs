@@ -30,6 +30,7 @@ pub mod proxy_protocol;
 /// What a host still holds of an appliance, found by name and removed.
 mod remnant;
 
+pub use arp::ask_as_nobody;
 pub use driver::{Applied, Failure, Virtual};
 pub use host::{HostError, OnHost, Placed, devices, remove_addresses, wait_until_free};
 pub use namespace::{EnterError, enter};

@@ -18,7 +18,9 @@ use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::interfaces;
 use super::reconcile::Mac;
+use crate::network;
 
 /// A next hop: interface and address.
 pub type Hop = (u32, IpAddr);
@@ -136,7 +138,13 @@ impl Table {
     fn hear(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>) {
         match payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(entry)) => {
-                let Some((hop, mac)) = answer(&entry) else { return };
+                let Some((hop, mac)) = answer(&entry) else {
+                    if entry.header.state == NeighbourState::Failed {
+                        let failed = self.asked.iter().filter(|hop| is_about(&entry, hop)).copied().collect();
+                        ask_as_nobody(failed);
+                    }
+                    return;
+                };
                 self.known.send_if_modified(|known| known.insert(hop, mac) != Some(mac));
             }
             NetlinkPayload::InnerMessage(
@@ -162,6 +170,7 @@ impl Table {
     async fn ask_missing(&mut self) {
         let missing: Vec<Hop> =
             self.asked.iter().filter(|hop| !self.known.borrow().contains_key(hop)).copied().collect();
+        ask_as_nobody(missing.clone());
         self.resolve_all(missing).await;
     }
 
@@ -190,6 +199,36 @@ async fn resolve(handle: &Handle, (ifindex, address): Hop) {
     if let Err(error) = request.execute().await {
         tracing::debug!(ifindex, %address, %error, "asking for a neighbour");
     }
+}
+
+/// Asks for those that do not answer the kernel, whose requests come from the load balancer's address if the interface has
+/// no other: a target that answers past us has that address too, and takes them for its own. Its answer to these is heard
+/// by the kernel, and so by us.
+fn ask_as_nobody(hops: Vec<Hop>) {
+    let only_v4 = |(index, address): Hop| match address {
+        IpAddr::V4(own) => Some((index, own)),
+        // NDP asks from link-local addresses.
+        IpAddr::V6(_) => None,
+    };
+    let hops: Vec<_> = hops.into_iter().filter_map(only_v4).collect();
+    if hops.is_empty() {
+        return;
+    }
+    let own = interfaces::read().unwrap_or_default();
+    for (index, address) in hops {
+        let Some(interface) = own.get(&index) else { continue };
+        if let Err(error) = network::ask_as_nobody(index, interface.mac, address) {
+            tracing::debug!(index, %address, %error, "asking for a neighbour as nobody");
+        }
+    }
+}
+
+fn is_about(entry: &NeighbourMessage, (index, address): &Hop) -> bool {
+    let names = |attribute: &NeighbourAttribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(own)) => IpAddr::V4(*own) == *address,
+        _ => false,
+    };
+    entry.header.ifindex == *index && entry.attributes.iter().any(names)
 }
 
 fn answer(entry: &NeighbourMessage) -> Option<(Hop, Mac)> {
