@@ -2,6 +2,8 @@
 #![no_std]
 #![no_main]
 
+/// The end of a tunnel at a target.
+mod decap;
 /// The maps, by the names and sizes of the contract.
 mod maps;
 /// The tables that decide, over the maps.
@@ -9,12 +11,12 @@ mod tables;
 
 use aya_ebpf::{
     bindings::xdp_action,
-    helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+    helpers::{bpf_redirect, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
     macros::xdp,
     programs::XdpContext,
 };
-use lb_common::packet::{Outcome, V4, V6, Verdict, admit, begin, decapsulate, hasten, ponder, stray};
-use lb_common::wire::{Eth, Window};
+use lb_common::packet::{Outcome, V4, V6, Verdict, admit, begin, hasten, ponder, stray};
+use lb_common::wire::Window;
 
 /// The network load balancer: attached to its interfaces. What is not of an established flow goes on to the programs
 /// below.
@@ -96,29 +98,7 @@ fn carry_out(context: &XdpContext, outcome: Outcome) -> u32 {
 /// Takes packets out of the tunnels that they came to a target in: attached to the target's own interface.
 #[xdp(frags)]
 pub fn gatehouse_decap(context: XdpContext) -> u32 {
-    let window = window(&context);
-    let Some((inner, ethertype)) = decapsulate(&window) else { return xdp_action::XDP_PASS };
-    let Some(eth) = window.view::<Eth>(0) else { return xdp_action::XDP_PASS };
-    let macs = (
-        eth.destination_head.get(),
-        eth.destination_tail.get(),
-        eth.source_head.get(),
-        eth.source_tail.get(),
-    );
-    // SAFETY: the context is this call's; the views end here.
-    let window = unsafe {
-        if bpf_xdp_adjust_head(context.ctx, (inner - size_of::<Eth>()) as i32) != 0 {
-            return xdp_action::XDP_DROP;
-        }
-        Window::from_bounds(context.data(), context.data_end())
-    };
-    let Some(eth) = window.view::<Eth>(0) else { return xdp_action::XDP_DROP };
-    eth.destination_head.set(macs.0);
-    eth.destination_tail.set(macs.1);
-    eth.source_head.set(macs.2);
-    eth.source_tail.set(macs.3);
-    eth.ethertype.set(ethertype);
-    xdp_action::XDP_PASS
+    decap::open(&context)
 }
 
 /// Out by an interface. As a redirect and not as XDP_TX: after XDP_TX veth wakes its peer only if that has an XDP program

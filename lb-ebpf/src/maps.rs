@@ -3,9 +3,9 @@
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
-    DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey,
+    DecapCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey,
     MAX_ADDRESSES, MAX_BUDGETED_SOURCES, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, MAX_LISTENERS, MAX_RINGS, MAX_SERVER_IDS,
-    MAX_SOURCES, MAX_TARGETS, PortCursor, Pulse, Ring, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
+    MAX_SENDERS, MAX_SOURCES, MAX_TARGETS, PortCursor, Pulse, Ring, SenderKey, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
 };
 use lb_common::packet::{Draft, Note, Stage};
 
@@ -90,3 +90,10 @@ pub static TARGET_COUNTERS: PerCpuArray<TargetCounters, MAX_TARGETS> = PerCpuArr
 
 #[btf_map]
 pub static DROPS: PerCpuArray<u64, { DropReason::ALL.len() }> = PerCpuArray::new();
+
+// Of the program at targets alone.
+#[btf_map]
+pub static DECAP_SENDERS: LpmTrie<SenderKey, u32, MAX_SENDERS> = LpmTrie::new();
+
+#[btf_map]
+pub static DECAP_COUNTERS: PerCpuArray<DecapCounters, 1> = PerCpuArray::new();

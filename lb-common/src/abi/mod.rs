@@ -10,6 +10,8 @@ mod flow;
 mod plan;
 /// What is counted, and why packets are dropped.
 mod counters;
+/// Tunnels' ends at targets.
+mod decap;
 /// Names and sizes of the maps.
 mod maps;
 /// Permission for aya to copy these types in and out of maps.
@@ -17,6 +19,7 @@ mod maps;
 mod pod;
 
 pub use counters::{DropReason, ListenerCounters, TargetCounters};
+pub use decap::{DECAP_COUNTERS, DECAP_SENDERS, DecapCounters, MAX_SENDERS, SenderKey};
 pub use flow::{Flow, FlowKey, direction, state};
 pub use maps::*;
 pub use order::{Ipv4Be, Ipv6Be, PortBe};

@@ -2,8 +2,8 @@
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe trait")]
 
 use super::{
-    Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey,
-    PortCursor, Pulse, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
+    DecapCounters, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters,
+    ListenerKey, PortCursor, Pulse, SenderKey, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
 };
 
 macro_rules! pod {
@@ -16,6 +16,7 @@ macro_rules! pod {
 }
 
 pod!(
+    DecapCounters,
     Flow<Ipv4Be>,
     Flow<Ipv6Be>,
     FlowKey<Ipv4Be>,
@@ -31,6 +32,7 @@ pod!(
     ListenerKey<Ipv6Be>,
     PortCursor,
     Pulse,
+    SenderKey,
     ServerIdKey,
     SourceKey<Ipv4Be>,
     SourceKey<Ipv6Be>,

@@ -33,8 +33,10 @@ mod nat;
 mod rewrite;
 /// A packet of the other family.
 mod cross;
-/// Packets as they are, to targets that answer past us; and back out of what they were sent in.
+/// Packets as they are, to targets that answer past us.
 mod tunnel;
+/// At such a target: out of what they were sent in.
+mod decap;
 /// Later fragments.
 mod fragment;
 /// Errors about packets of flows.
@@ -42,10 +44,10 @@ mod icmp;
 /// A RST from a packet's own numbers.
 mod reset;
 
+pub use decap::{Tunneled, decapsulate};
 pub use family::{Family, V4, V6};
 pub use select::{flow_hash, source_hash};
 pub use tables::{Budget, Draft, FamilyTables, InsertError, Note, Tables};
-pub use tunnel::decapsulate;
 pub use verdict::Verdict;
 
 use crate::abi::DropReason;

@@ -8,7 +8,7 @@ use super::tables::{Arrival, FamilyTables, Tables};
 use super::verdict::Step;
 use crate::abi::{DropReason, Target, target_mode};
 use crate::wire::checksum::fold;
-use crate::wire::{Eth, Icmp, Raw16, Udp, Window, icmp4, icmp6, protocol};
+use crate::wire::{Eth, Icmp, Udp, Window, icmp4, icmp6, protocol};
 
 /// Sends a packet to a target as it is, if it fits.
 #[inline(never)]
@@ -166,48 +166,9 @@ where
     Step::transmit_first((F::BODY as u16) + length, hop.egress)
 }
 
-/// What is inside a tunnel's packet that came to a target: where the inner packet begins, and its family.
-#[inline(always)]
-pub fn decapsulate(window: &Window<'_>) -> Option<(usize, u16)> {
-    let eth = window.view::<Eth>(0)?;
-    let (protocol, body) = if eth.ethertype.get() == V4::ETHERTYPE {
-        let ip = window.view::<crate::wire::Ipv4>(IP)?;
-        // Ours have no options and are never in fragments.
-        if ip.version_ihl.get() != 0x45 || ip.is_fragment() {
-            return None;
-        }
-        (ip.protocol.get(), V4::BODY)
-    } else if eth.ethertype.get() == V6::ETHERTYPE {
-        (window.view::<crate::wire::Ipv6>(IP)?.next_header.get(), V6::BODY)
-    } else {
-        return None;
-    };
-    match protocol {
-        protocol::IPV4 => Some((body, V4::ETHERTYPE)),
-        protocol::IPV6 => Some((body, V6::ETHERTYPE)),
-        protocol::UDP => {
-            let udp = window.view::<Udp>(body)?;
-            if udp.destination.number() != GUE_PORT {
-                return None;
-            }
-            let inner = body + size_of::<Udp>();
-            //= https://www.ietf.org/archive/id/draft-ietf-intarea-gue-09.html#section-4
-            //# GUE variant 1 allows direct encapsulation of IPv4 and IPv6 in UDP: the version of the IP header is where GUE's
-            //# own header would have its variant.
-            let first = window.view::<Raw16>(inner)?.number() >> 12;
-            match first {
-                4 => Some((inner, V4::ETHERTYPE)),
-                6 => Some((inner, V6::ETHERTYPE)),
-                _ => None,
-            }
-        }
-        _ => None,
-    }
-}
-
 /// What an IPv4 packet grows by when it becomes IPv6.
 const CROSSING: u16 = (V6::BODY - V4::BODY) as u16;
 /// IANA's for GUE.
-const GUE_PORT: u16 = 6080;
+pub(super) const GUE_PORT: u16 = 6080;
 /// Of the ephemeral ports, so that none is a service's.
 const FIRST_ENTROPY: u16 = 0xc000;

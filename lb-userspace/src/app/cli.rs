@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
-    ask, control, deploy, down, gateway, host, install, link, node, prepare, supervise, supervisor, whoami,
+    ask, control, decap, deploy, down, gateway, host, install, link, node, prepare, supervise, supervisor,
+    whoami,
 };
 use crate::config::{Config, LogConfig, LogFormat};
 use crate::model::id::{VpcId, VpcLinkId};
@@ -73,6 +74,9 @@ enum Command {
     /// What would happen, and why (as root)
     #[command(subcommand)]
     Explain(ask::Explain),
+    /// On a target that answers past its load balancers: take packets out of tunnels (as root)
+    #[command(subcommand)]
+    Decap(decap::Command),
     /// Under systemd: start and stop the units of nodes and links that the state asks for
     Supervise(Boot),
     /// Make the directories that roles work in, before one starts (as root)
@@ -177,6 +181,7 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Flows(arguments) => runtime()?.block_on(ask::flows(arguments))?,
         Command::Explain(what) => runtime()?.block_on(ask::explain(what))?,
+        Command::Decap(what) => decap::run(what)?,
         Command::Install(arguments) => install::install(&arguments)?,
         Command::Uninstall(arguments) => install::uninstall(&arguments)?,
         Command::Supervise(boot) => runtime()?.block_on(supervise::run(&start(&boot)?))?,

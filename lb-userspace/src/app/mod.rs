@@ -33,6 +33,8 @@ pub mod node;
 pub mod admin;
 /// `gatehouse flows` and `gatehouse explain`: questions to nodes.
 pub mod ask;
+/// `gatehouse decap`: at a target, packets out of tunnels.
+pub mod decap;
 /// `gatehouse down`: everything removed.
 pub mod down;
 /// `gatehouse whoami`: something to put behind a load balancer.

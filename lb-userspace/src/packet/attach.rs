@@ -82,9 +82,12 @@ impl Links {
         if self.attached.get(device) == Some(&ifindex) {
             return Ok(Some(ifindex));
         }
-        let pin = self.pin_path(device);
-        if !exchange(program, &pin) {
-            self.attach_new(program, device, ifindex, &pin)?;
+        match put(program, device, ifindex, &self.pin_path(device))? {
+            Put::Exchanged => {}
+            Put::Native => tracing::info!(device, "attached"),
+            Put::Generic(why) => {
+                tracing::warn!(device, error = &why as &dyn std::error::Error, "{GENERIC}");
+            }
         }
         self.attached.insert(device.to_owned(), ifindex);
         Ok(Some(ifindex))
@@ -104,46 +107,51 @@ impl Links {
         }
     }
 
-    fn attach_new(
-        &self,
-        program: &mut Xdp,
-        device: &str,
-        ifindex: u32,
-        pin: &Path,
-    ) -> Result<(), AttachError> {
-        let failed = |source| AttachError::Attach { device: device.to_owned(), source };
-        let id = match program.attach_to_if_index(ifindex, XdpMode::Driver) {
-            Ok(id) => id,
-            Err(source) if is_occupied(&source) => {
-                return Err(AttachError::Occupied { device: device.to_owned(), source });
-            }
-            Err(error) => {
-                tracing::warn!(device, error = &error as &dyn std::error::Error, "{GENERIC}");
-                program.attach_to_if_index(ifindex, XdpMode::Skb).map_err(failed)?
-            }
-        };
-        let link = program.take_link(id).map_err(failed)?;
-        let unpinned = |source: Box<dyn std::error::Error + Send + Sync>| AttachError::Pin {
-            device: device.to_owned(),
-            source,
-        };
-        let link = FdLink::try_from(link).map_err(|error: LinkError| unpinned(error.into()))?;
-        link.pin(pin).map_err(|error| unpinned(error.into()))?;
-        tracing::info!(device, "attached");
-        Ok(())
-    }
-
     fn pin_path(&self, device: &str) -> PathBuf {
         self.directory.join(pin_name(device))
     }
 }
 
+/// How a program came to be on a device.
+#[derive(Debug)]
+pub enum Put {
+    /// It took the place of the one that an earlier process put there.
+    Exchanged,
+    /// Natively.
+    Native,
+    /// Generically: natively it could not be.
+    Generic(ProgramError),
+}
+
+/// Puts a program on a device by the link that is pinned at `pin`, or by a new one that is pinned there.
+pub(super) fn put(program: &mut Xdp, device: &str, ifindex: u32, pin: &Path) -> Result<Put, AttachError> {
+    if exchange(program, pin) {
+        return Ok(Put::Exchanged);
+    }
+    let failed = |source| AttachError::Attach { device: device.to_owned(), source };
+    let (id, put) = match program.attach_to_if_index(ifindex, XdpMode::Driver) {
+        Ok(id) => (id, Put::Native),
+        Err(source) if is_occupied(&source) => {
+            return Err(AttachError::Occupied { device: device.to_owned(), source });
+        }
+        Err(why) => (program.attach_to_if_index(ifindex, XdpMode::Skb).map_err(failed)?, Put::Generic(why)),
+    };
+    let link = program.take_link(id).map_err(failed)?;
+    let unpinned = |source: Box<dyn std::error::Error + Send + Sync>| AttachError::Pin {
+        device: device.to_owned(),
+        source,
+    };
+    let link = FdLink::try_from(link).map_err(|error: LinkError| unpinned(error.into()))?;
+    link.pin(pin).map_err(|error| unpinned(error.into()))?;
+    Ok(put)
+}
+
 /// A BPF file system keeps dots in names to itself, and VLAN interfaces have them; a colon is in no interface's name.
-fn pin_name(device: &str) -> String {
+pub(super) fn pin_name(device: &str) -> String {
     device.replace('.', ":")
 }
 
-fn device_of(pin_name: &str) -> String {
+pub(super) fn device_of(pin_name: &str) -> String {
     pin_name.replace(':', ".")
 }
 

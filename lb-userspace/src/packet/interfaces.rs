@@ -3,11 +3,11 @@
 //! One question and its answer, without waiting for anybody: the kernel answers while it is asked. `neighbours` says when
 //! to ask again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached};
 use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
@@ -15,11 +15,23 @@ use super::reconcile::{Interface, Mac};
 
 /// The interfaces of this thread's network namespace that have a MAC, by index.
 pub fn read() -> io::Result<HashMap<u32, Interface>> {
+    let mut found = HashMap::new();
+    each(|link| found.extend(interface(link).map(|interface| (interface.ifindex, interface))))?;
+    Ok(found)
+}
+
+/// The interfaces of this thread's network namespace that have an XDP program, and how: `native` or `generic`.
+pub fn programs() -> io::Result<BTreeMap<String, &'static str>> {
+    let mut found = BTreeMap::new();
+    each(|link| found.extend(program(link)))?;
+    Ok(found)
+}
+
+fn each(mut hear: impl FnMut(&LinkMessage)) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     socket.send(&question(), 0)?;
-    let mut found = HashMap::new();
     loop {
         let (datagram, _) = socket.recv_from_full()?;
         let mut rest = datagram.as_slice();
@@ -27,11 +39,9 @@ pub fn read() -> io::Result<HashMap<u32, Interface>> {
             let message =
                 NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
             match message.payload {
-                NetlinkPayload::Done(_) => return Ok(found),
+                NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                    found.extend(interface(&link).map(|interface| (interface.ifindex, interface)));
-                }
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => hear(&link),
                 _ => {}
             }
             let length = usize::try_from(message.header.length).unwrap_or(usize::MAX).next_multiple_of(4);
@@ -62,6 +72,25 @@ fn interface(link: &LinkMessage) -> Option<Interface> {
         }
     }
     Some(Interface { ifindex: link.header.index, mac: mac?, mtu: mtu? })
+}
+
+fn program(link: &LinkMessage) -> Option<(String, &'static str)> {
+    let mut name = None;
+    let mut mode = None;
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(text.clone()),
+            LinkAttribute::Xdp(known) => {
+                mode = known.iter().find_map(|own| match own {
+                    LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Hardware) => Some("native"),
+                    LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("generic"),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Some((name?, mode?))
 }
 
 #[cfg(test)]

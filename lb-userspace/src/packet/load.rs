@@ -104,7 +104,7 @@ pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
     named(ebpf, PROGRAM)
 }
 
-fn named<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &'static str) -> Result<&'ebpf mut Xdp, LoadError> {
+pub(super) fn named<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &'static str) -> Result<&'ebpf mut Xdp, LoadError> {
     Ok(ebpf.program_mut(name).ok_or(LoadError::Missing { name })?.try_into()?)
 }
 

@@ -27,6 +27,8 @@ mod batch;
 pub mod sweep;
 /// The program on interfaces, by pinned links.
 pub mod attach;
+/// The program of targets, which takes packets out of tunnels, on their interfaces.
+pub mod decap;
 /// Interfaces' own MACs and MTUs.
 pub mod interfaces;
 /// Next hops by the kernel's neighbour table.
@@ -49,6 +51,7 @@ pub mod balancer;
 pub use balancer::{Balancer, BalancerError, Options};
 pub use clock::Limits;
 pub use counters::{Counters, DropCount};
+pub use decap::{Decap, DecapError, Decapsulated, Progress};
 pub use explain::{ExplainError, Explanation, PacketQuestion};
 pub use export::Exporter;
 pub use listing::{End, FlowFilter, FlowLine, FlowState};

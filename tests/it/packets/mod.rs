@@ -20,3 +20,7 @@ mod fixtures;
 mod world;
 /// Connections through the load balancer.
 mod connections;
+/// One wire with a target that has the load balancer's addresses.
+mod bed;
+/// The program that takes packets out of tunnels, on such a target.
+mod decap;

@@ -223,7 +223,7 @@ pub(super) struct BpfFs {
 }
 
 impl BpfFs {
-    fn mount() -> Self {
+    pub(super) fn mount() -> Self {
         let path = tempfile::Builder::new().prefix("gh-bpffs-").tempdir().unwrap().keep();
         let status = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&path).status().unwrap();
         assert!(status.success(), "mounting a BPF file system");
@@ -251,14 +251,20 @@ pub(super) struct Node {
 }
 
 impl Node {
-    fn start(namespace: &str, bpffs: &Path) -> Self {
+    pub(super) fn start(namespace: &str, bpffs: &Path) -> Self {
         let (orders, mut received) = tokio::sync::mpsc::unbounded_channel::<Order>();
         let (namespace, bpffs) = (namespace.to_owned(), bpffs.to_owned());
         let (ready, is_ready) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             namespace::within(&namespace, || {
                 // What the role has, and no more.
-                let kept = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON].into();
+                let kept = [
+                    Capability::CAP_BPF,
+                    Capability::CAP_NET_ADMIN,
+                    Capability::CAP_NET_RAW,
+                    Capability::CAP_PERFMON,
+                ]
+                .into();
                 caps::set(None, CapSet::Effective, &kept).unwrap();
                 caps::set(None, CapSet::Permitted, &kept).unwrap();
                 attach::reserve_ports();
