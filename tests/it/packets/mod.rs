@@ -22,5 +22,7 @@ mod world;
 mod connections;
 /// One wire with a target that has the load balancer's addresses.
 mod bed;
+/// Connections to targets that answer past the load balancer.
+mod direct;
 /// The program that takes packets out of tunnels, on such a target.
 mod decap;
