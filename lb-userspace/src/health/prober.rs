@@ -137,7 +137,7 @@ impl Prober {
                     let port = group.health_check.port.parse().unwrap_or(target.key.port);
                     let check = Check {
                         target: SocketAddr::from((target.address, port)),
-                        source: users.get(arn).and_then(|user| source(slice, user, target.address)),
+                        source: users.get(arn).and_then(|user| source(slice, user, group, target.address)),
                         has_header: group.is_on("proxy_protocol_v2.enabled"),
                         settings: group.health_check.clone(),
                     };
@@ -342,8 +342,18 @@ fn users(slice: &NodeSlice) -> BTreeMap<&Arn, &LoadBalancerView> {
     users
 }
 
-/// From which of a load balancer's addresses a target is asked.
-fn source(slice: &NodeSlice, user: &LoadBalancerView, target: IpAddr) -> Option<IpAddr> {
+/// From which of the node's addresses a target is asked: one of the load balancer's, unless the targets have those
+/// themselves, and would answer themselves.
+fn source(
+    slice: &NodeSlice,
+    user: &LoadBalancerView,
+    group: &TargetGroupView,
+    target: IpAddr,
+) -> Option<IpAddr> {
+    if group.answers_itself() {
+        // On a host the kernel chooses the host's own.
+        return slice.resolver.as_ref().filter(|_| !slice.is_on_host()).map(|own| own.address.into());
+    }
     let beside = match target {
         IpAddr::V4(target) if slice.is_on_host() => user.address_beside(target).map(IpAddr::from),
         _ => None,

@@ -198,6 +198,12 @@ impl TargetGroupView {
     pub fn is_on(&self, attribute: &str) -> bool {
         self.attributes.get(attribute).is_some_and(|value| value == "true")
     }
+
+    /// Whether its targets have the load balancer's addresses themselves, and answer clients past it.
+    pub fn answers_itself(&self) -> bool {
+        let mode = self.attributes.get("gatehouse.forwarding").map(String::as_str);
+        matches!(mode, Some("l2" | "ipip" | "gue"))
+    }
 }
 
 /// A target, as the node sees it.
