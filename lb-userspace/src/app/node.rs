@@ -106,7 +106,7 @@ async fn serve(
     }
     let directory = config.role_dir(&role);
     let Subscription { mut slices, reports } = subscribe::<NodeSlice>(config, role);
-    let prober = Prober::start(Some(&directory), reports.clone(), Arc::clone(&metrics));
+    let prober = Prober::start(Some(&directory), reports.clone(), Arc::clone(&metrics))?;
     let mut verdicts = prober.verdicts();
     let proxy = Proxy::start(config.node.workers, verdicts.clone(), reports.clone(), Arc::clone(&metrics))?;
     let resolver = Resolver::start(config.node.dns_forward.clone(), &metrics)?;

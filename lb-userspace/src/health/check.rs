@@ -1,18 +1,21 @@
-//! One check: a connection, for HTTP a request, an outcome.
+//! One check: a connection, for HTTPS a handshake, for HTTP and HTTPS a request, an outcome.
 //!
-//! As AWS's health checkers ask: a new connection each time, Host is the target's address and port.
+//! As AWS's health checkers ask: a new connection each time, Host is the target's address and port, and no certificate of
+//! a target is verified.
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::timeout,
 };
+use tokio_rustls::TlsConnector;
 
 use super::{machine::Outcome, matcher::Matcher};
 use crate::{
@@ -34,10 +37,10 @@ pub struct Check {
 }
 
 impl Check {
-    /// Asks once.
-    pub async fn run(&self) -> Outcome {
+    /// Asks once; `tls` is for HTTPS.
+    pub async fn run(&self, tls: &Arc<ClientConfig>) -> Outcome {
         let limit = Duration::from_secs(u64::from(self.settings.timeout_s));
-        match timeout(limit, self.ask()).await {
+        match timeout(limit, self.ask(tls)).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Outcome::TimedOut,
             Ok(Err(_)) => Outcome::Failed,
@@ -45,20 +48,29 @@ impl Check {
         }
     }
 
-    async fn ask(&self) -> io::Result<Outcome> {
+    async fn ask(&self, tls: &Arc<ClientConfig>) -> io::Result<Outcome> {
         let mut stream = connect_from(self.source, self.target).await?;
         if self.has_header {
             stream.write_all(&ProxyHeader::Local.encode()).await?;
         }
-        if self.settings.protocol == "TCP" {
-            return Ok(Outcome::Passed);
+        match self.settings.protocol.as_str() {
+            "TCP" => Ok(Outcome::Passed),
+            "HTTPS" => {
+                let name = ServerName::IpAddress(self.target.ip().into());
+                self.request(TlsConnector::from(tls.clone()).connect(name, stream).await?).await
+            }
+            _ => self.request(stream).await,
         }
+    }
+
+    async fn request(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Outcome> {
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nUser-Agent: {USER_AGENT}\r\n\
              Accept-Encoding: gzip, compressed\r\n\r\n",
             self.settings.path, self.target
         );
         stream.write_all(request.as_bytes()).await?;
+        stream.flush().await?;
         let code = read_code(&mut stream).await?;
         Ok(match code {
             Some(code) if Matcher::parse(&self.settings.matcher).admits(code) => Outcome::Passed,
@@ -70,7 +82,7 @@ impl Check {
 
 /// The response's status, after its head is whole and its body, if short, is read: closing on unread bytes would reset
 /// the target's connection.
-async fn read_code(stream: &mut TcpStream) -> io::Result<Option<u16>> {
+async fn read_code(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<u16>> {
     let mut head = Vec::new();
     let mut chunk = [0; 2048];
     let code = loop {
@@ -105,8 +117,30 @@ const TAIL: Duration = Duration::from_millis(200);
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
 
     use super::*;
+    use crate::identity::listener_tls::to_targets;
+
+    fn tls() -> Arc<ClientConfig> {
+        to_targets(None).unwrap()
+    }
+
+    /// What a target does over a connection: reads a request, answers, closes.
+    async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) -> String {
+        let mut received = Vec::new();
+        let mut chunk = vec![0; 4096];
+        // A check over TCP sends nothing, or a header alone.
+        while !received.ends_with(b"\r\n\r\n") {
+            match stream.read(&mut chunk).await.unwrap() {
+                0 => break,
+                count => received.extend_from_slice(&chunk[..count]),
+            }
+        }
+        stream.write_all(answer).await.unwrap();
+        stream.flush().await.unwrap();
+        String::from_utf8_lossy(&received).into_owned()
+    }
 
     /// What a check says of a target that answers with `answer` and closes; and what the target received.
     async fn ask(protocol: &str, matcher: &str, answer: &'static [u8]) -> (Outcome, String) {
@@ -122,20 +156,17 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = listener.local_addr().unwrap();
         let served = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut received = Vec::new();
-            let mut chunk = vec![0; 4096];
-            // A check over TCP sends nothing, or a header alone.
-            while !received.ends_with(b"\r\n\r\n") {
-                match stream.read(&mut chunk).await.unwrap() {
-                    0 => break,
-                    count => received.extend_from_slice(&chunk[..count]),
-                }
-            }
-            stream.write_all(answer).await.unwrap();
-            String::from_utf8_lossy(&received).into_owned()
+            let (stream, _) = listener.accept().await.unwrap();
+            serve(stream, answer).await
         });
-        let settings = HealthCheck {
+        let source = Some(std::net::Ipv4Addr::LOCALHOST.into());
+        let settings = settings(protocol, matcher);
+        let outcome = Check { target, source, has_header, settings }.run(&tls()).await;
+        (outcome, served.await.unwrap())
+    }
+
+    fn settings(protocol: &str, matcher: &str) -> HealthCheck {
+        HealthCheck {
             enabled: true,
             protocol: protocol.to_owned(),
             port: "traffic-port".to_owned(),
@@ -145,10 +176,7 @@ mod tests {
             healthy_threshold: 5,
             unhealthy_threshold: 2,
             matcher: matcher.to_owned(),
-        };
-        let source = Some(std::net::Ipv4Addr::LOCALHOST.into());
-        let outcome = Check { target, source, has_header, settings }.run().await;
-        (outcome, served.await.unwrap())
+        }
     }
 
     #[tokio::test]
@@ -181,17 +209,43 @@ mod tests {
     #[tokio::test]
     async fn a_refused_connection_fails_at_once() {
         let target = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let settings = HealthCheck {
-            enabled: true,
-            protocol: "TCP".to_owned(),
-            port: "traffic-port".to_owned(),
-            path: String::new(),
-            interval_s: 30,
-            timeout_s: 5,
-            healthy_threshold: 2,
-            unhealthy_threshold: 2,
-            matcher: String::new(),
-        };
-        assert_eq!(Check { target, source: None, has_header: false, settings }.run().await, Outcome::Failed);
+        let check = Check { target, source: None, has_header: false, settings: settings("TCP", "") };
+        assert_eq!(check.run(&tls()).await, Outcome::Failed);
+    }
+
+    #[tokio::test]
+    async fn https_is_asked_in_tls_whatever_certificate_the_target_shows() {
+        let issued = rcgen::generate_simple_self_signed(["elsewhere.test".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![issued.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        let served = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            // Closed without close_notify, as many servers do.
+            serve(acceptor.accept(stream).await.unwrap(), b"HTTP/1.1 302 Found\r\n\r\n").await
+        });
+        let settings = settings("HTTPS", "200-399");
+        let check = Check { target, source: None, has_header: false, settings };
+        assert_eq!(check.run(&tls()).await, Outcome::Passed);
+        assert!(served.await.unwrap().starts_with("GET /health HTTP/1.1\r\n"));
+    }
+
+    #[tokio::test]
+    async fn a_target_without_tls_fails_a_check_over_https() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let hello = stream.read(&mut [0; 4096]).await.unwrap();
+            assert!(hello > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        });
+        let check = Check { target, source: None, has_header: false, settings: settings("HTTPS", "200") };
+        assert_eq!(check.run(&tls()).await, Outcome::Failed);
     }
 }

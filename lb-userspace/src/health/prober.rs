@@ -13,6 +13,7 @@ use std::{
 };
 
 use prometheus_client::metrics::counter::Counter;
+use rustls::ClientConfig;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
@@ -24,6 +25,7 @@ use super::{
     memory,
 };
 use crate::{
+    identity::{listener_tls, tls::TlsError},
     model::{
         id::{Arn, TimestampMs},
         load_balancer::Action,
@@ -56,6 +58,8 @@ struct Shared {
     state: Mutex<State>,
     table: watch::Sender<Arc<Verdicts>>,
     reports: mpsc::Sender<Report>,
+    /// To targets that are asked over HTTPS.
+    tls: Arc<ClientConfig>,
     turns: Semaphore,
     metrics: Arc<Metrics>,
     checks: Counter,
@@ -78,7 +82,14 @@ impl Prober {
     /// Starts without targets. With a state directory the last verdicts are kept there, and hold again after a restart.
     ///
     /// Checks run on the caller's runtime, in the network namespace of its threads.
-    pub fn start(state_dir: Option<&Path>, reports: mpsc::Sender<Report>, metrics: Arc<Metrics>) -> Self {
+    ///
+    /// # Errors
+    /// When there is no TLS to ask targets by.
+    pub fn start(
+        state_dir: Option<&Path>,
+        reports: mpsc::Sender<Report>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, TlsError> {
         let file = state_dir.map(memory::file_in);
         let remembered = file.as_deref().map(memory::read).unwrap_or_default();
         let (table, published) = watch::channel(Arc::new(Verdicts::default()));
@@ -86,13 +97,14 @@ impl Prober {
             state: Mutex::new(State { remembered, ..State::default() }),
             table,
             reports,
+            tls: listener_tls::to_targets(None)?,
             turns: Semaphore::new(MOST_CHECKS),
             checks: metrics.counter(name::HEALTH_CHECKS, &Vec::new()),
             reports_lost: metrics.counter(name::REPORTS_LOST, &vec![("From", "prober".to_owned())]),
             metrics,
         });
         let keeper = file.map(|file| tokio::spawn(keep(file, published)));
-        Self { shared, tasks: HashMap::new(), keeper }
+        Ok(Self { shared, tasks: HashMap::new(), keeper })
     }
 
     /// The table, now and after each change.
@@ -289,7 +301,7 @@ async fn watch_target(shared: Arc<Shared>, registration: Registration, check: Ch
         let outcome = {
             // Closed never: the prober holds it as long as this task.
             let _turn = shared.turns.acquire().await;
-            check.run().await
+            check.run(&shared.tls).await
         };
         shared.checks.inc();
         let mut state = shared.state();
@@ -363,7 +375,7 @@ fn source(
 
 /// Whether anybody asks: it is enabled, and by a protocol that can be asked.
 fn is_checked(group: &TargetGroupView) -> bool {
-    group.health_check.enabled && matches!(group.health_check.protocol.as_str(), "HTTP" | "TCP")
+    group.health_check.enabled && matches!(group.health_check.protocol.as_str(), "HTTP" | "HTTPS" | "TCP")
 }
 
 fn interval(check: &Check) -> Duration {

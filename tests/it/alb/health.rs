@@ -59,7 +59,7 @@ fn targets_are_asked_judged_reported_and_remembered() {
     runtime.block_on(async {
         let metrics = Arc::new(Metrics::new());
         let (reported, mut reports) = mpsc::channel(64);
-        let mut prober = Prober::start(Some(dir.path()), reported.clone(), metrics.clone());
+        let mut prober = Prober::start(Some(dir.path()), reported.clone(), metrics.clone()).unwrap();
         let mut table = prober.verdicts();
         prober.apply(&stage.slice);
         let states_now = states(&mut table, |states| {
@@ -96,7 +96,7 @@ fn targets_are_asked_judged_reported_and_remembered() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         drop(prober);
-        let mut again = Prober::start(Some(dir.path()), reported, Arc::new(Metrics::new()));
+        let mut again = Prober::start(Some(dir.path()), reported, Arc::new(Metrics::new())).unwrap();
         again.apply(&stage.slice);
         let table = again.verdicts().borrow().clone();
         let kept = &table.groups[&Arn::from("main")];

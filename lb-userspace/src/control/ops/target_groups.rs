@@ -110,7 +110,7 @@ struct TargetGroups {
 
 fn form(state: &State, group: &TargetGroup) -> Form {
     let check = &group.health_check;
-    let is_http = check.protocol == "HTTP";
+    let is_http = is_http(&check.protocol);
     Form {
         target_group_arn: group.arn.clone(),
         target_group_name: group.name.clone(),
@@ -285,15 +285,13 @@ fn health_check(
                 lawful.join(", ")
             )));
         }
-        if protocol == "HTTPS" {
-            return Err(unsupported("The health check protocol 'HTTPS'"));
-        }
-        if protocol == "HTTP" && check.protocol != "HTTP" {
+        if is_http(&protocol) && !is_http(&check.protocol) {
             "200-399".clone_into(&mut check.matcher);
             "/".clone_into(&mut check.path);
-            if is_new {
-                check.timeout_s = 6;
-            }
+        }
+        // "6 seconds for HTTP and 10 seconds for TCP and HTTPS health checks" of network load balancers.
+        if is_new && group_protocol != "HTTP" {
+            check.timeout_s = if protocol == "HTTP" { 6 } else { 10 };
         }
         check.protocol = protocol;
     }
@@ -311,7 +309,7 @@ fn health_check(
         check.port = port;
     }
     if let Some(path) = input.health_check_path {
-        if check.protocol != "HTTP" {
+        if !is_http(&check.protocol) {
             return Err(ApiError::sender(
                 "InvalidConfigurationRequest",
                 "Custom health check paths are not supported for health checks with protocol TCP",
@@ -359,7 +357,7 @@ fn health_check(
             return Err(unsupported("A gRPC matcher"));
         }
         if let Some(codes) = matcher.http_code {
-            if check.protocol != "HTTP" {
+            if !is_http(&check.protocol) {
                 return Err(ApiError::sender(
                     "InvalidConfigurationRequest",
                     "Custom health check matchers are not supported for health checks with protocol TCP",
@@ -375,6 +373,11 @@ fn health_check(
         }
     }
     Ok(check)
+}
+
+/// Whether a check of this protocol asks for a path, and looks at a code.
+fn is_http(protocol: &str) -> bool {
+    matches!(protocol, "HTTP" | "HTTPS")
 }
 
 /// Whether text is a list of codes and ranges of codes, such as `200,202` or `200-299`.
@@ -601,6 +604,14 @@ mod tests {
         let mixed = create(&mut world, mixed);
         assert_eq!(check(&mixed), (30, 6, 5, 2));
         assert_eq!(mixed["Matcher"]["HttpCode"], "200-399");
+        let mut secure = base("secure", "TLS");
+        secure["HealthCheckProtocol"] = json!("HTTPS");
+        let secure = create(&mut world, secure);
+        assert_eq!(check(&secure), (30, 10, 5, 2));
+        assert_eq!(
+            (&secure["HealthCheckPath"], &secure["Matcher"]["HttpCode"]),
+            (&json!("/"), &json!("200-399"))
+        );
     }
 
     #[test]
