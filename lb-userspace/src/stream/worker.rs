@@ -157,6 +157,12 @@ async fn drain(shared: &Shared, open: Open, grace: Duration) {
     while Instant::now() < end && shared.flows.count() > 0 {
         sleep(DRAIN_LOOK).await;
     }
+    // What is cut off now must not look whole.
+    shared.flows.end_elsewhere(|_| false);
+    let end = Instant::now() + CUT_OFF;
+    while Instant::now() < end && shared.flows.count() > 0 {
+        sleep(DRAIN_LOOK).await;
+    }
 }
 
 impl Shared {
@@ -173,5 +179,7 @@ impl Shared {
     }
 }
 
+/// How long connections have to notice that they are cut off.
+const CUT_OFF: Duration = Duration::from_millis(200);
 /// How often a draining worker looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
