@@ -18,7 +18,7 @@ use crate::model::{
 };
 use crate::snapshot::node::{ListenerView, LoadBalancerView, NodeInterface, NodeSlice, TargetGroupView};
 use crate::snapshot::permit::Permit;
-use crate::snapshot::spread::{Candidate, Minimum, Share, crosses_zones, ends_after_s, spread};
+use crate::snapshot::spread::{Candidate, Minimum, Share, crosses_zones, spread};
 
 /// Reads a slice. `health` says what checks found of a target; draining targets are not asked about.
 pub fn plan(slice: &NodeSlice, mut health: impl FnMut(&Arn, &TargetKey) -> Verdict) -> Plan {
@@ -155,8 +155,8 @@ impl Forward<'_> {
             .collect();
         let crosses_zones = crosses_zones(&group.attributes, &self.balancer.attributes);
         let shares = spread(&candidates, crosses_zones, Minimum::of(&group.attributes));
-        let terminates = is_on(&group.attributes, "deregistration_delay.connection_termination.enabled");
-        let ends_after_s = ends_after_s(&group.attributes);
+        let terminates = group.ends_deregistered();
+        let ends_after_s = group.ends_unhealthy_after_s();
         let length = self.server_id_length();
         for ((target, candidate), Share { takes_part, fails_open }) in
             group.targets.values().zip(candidates).zip(shares)

@@ -196,7 +196,33 @@ pub struct TargetGroupView {
 impl TargetGroupView {
     /// Whether an attribute that is off by default was set to `true`.
     pub fn is_on(&self, attribute: &str) -> bool {
-        self.attributes.get(attribute).is_some_and(|value| value == "true")
+        self.is(attribute, false)
+    }
+
+    /// Whether the flows of a target end when it was deregistered and is gone. "For new UDP/TCP_UDP target groups the
+    /// default is true. Otherwise, the default is false."
+    pub fn ends_deregistered(&self) -> bool {
+        self.is("deregistration_delay.connection_termination.enabled", self.takes_datagrams())
+    }
+
+    /// Seconds of bad health after which the flows of a target end: at once, which is AWS's default where flows are
+    /// connections, or after the draining interval; `None` is never.
+    pub fn ends_unhealthy_after_s(&self) -> Option<u32> {
+        let key = "target_health_state.unhealthy.connection_termination.enabled";
+        // "This attribute can't be enabled for UDP and TCP_UDP target groups."
+        if self.is(key, !self.takes_datagrams()) {
+            return Some(0);
+        }
+        let interval = self.attributes.get("target_health_state.unhealthy.draining_interval_seconds")?;
+        interval.parse().ok().filter(|seconds| *seconds > 0)
+    }
+
+    fn is(&self, attribute: &str, default: bool) -> bool {
+        self.attributes.get(attribute).map_or(default, |value| value == "true")
+    }
+
+    fn takes_datagrams(&self) -> bool {
+        matches!(self.protocol.as_str(), "UDP" | "TCP_UDP")
     }
 
     /// Whether its targets have the load balancer's addresses themselves, and answer clients past it.

@@ -72,17 +72,6 @@ pub fn crosses_zones(group: &Attributes, load_balancer: &Attributes) -> bool {
     }
 }
 
-/// Seconds of bad health after which the flows of a target end: at once (AWS's default), or after the draining interval;
-/// `None` is never.
-pub fn ends_after_s(group: &Attributes) -> Option<u32> {
-    let key = "target_health_state.unhealthy.connection_termination.enabled";
-    if group.get(key).is_none_or(|value| value == "true") {
-        return Some(0);
-    }
-    let interval = group.get("target_health_state.unhealthy.draining_interval_seconds")?;
-    interval.parse().ok().filter(|seconds| *seconds > 0)
-}
-
 /// Decides who of a group gets new flows of a node.
 ///
 /// With `crosses_zones` the node's zone does not matter. Without it, a node spreads to its own zone's targets alone:

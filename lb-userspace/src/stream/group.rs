@@ -16,7 +16,7 @@ use crate::{
     model::{id::Arn, target_group::TargetKey},
     snapshot::{
         node::{TargetGroupView, TargetView},
-        spread::{Candidate, Health, Minimum, ends_after_s, spread},
+        spread::{Candidate, Health, Minimum, spread},
         verdict::Verdicts,
     },
     telemetry::{Metrics, name},
@@ -100,7 +100,7 @@ impl Group {
 
     /// Whether connections end with a target that is deregistered and gone.
     pub fn ends_with_targets(&self) -> bool {
-        self.view.is_on("deregistration_delay.connection_termination.enabled")
+        self.view.ends_deregistered()
     }
 
     /// Who gets new connections of a zone.
@@ -120,7 +120,7 @@ impl Group {
 
     /// Targets that are unhealthy, and after how much of that their connections end.
     pub fn unhealthy(&self, verdicts: &Verdicts) -> Option<(Vec<Arc<Target>>, Duration)> {
-        let after = Duration::from_secs(ends_after_s(&self.view.attributes)?.into());
+        let after = Duration::from_secs(self.view.ends_unhealthy_after_s()?.into());
         let members = self.view.targets.values().zip(&self.targets);
         let unhealthy = members
             .filter(|(member, _)| verdicts.health(&self.arn, member) == Health::Unhealthy)

@@ -173,7 +173,6 @@ pub const HTTP_TARGET_GROUP: &[Known] = &[
 macro_rules! network_target_group {
     ($($own:expr),* $(,)?) => {
         &[
-            Known("deregistration_delay.connection_termination.enabled", "false", Bool),
             Known("deregistration_delay.timeout_seconds", "300", Number(0, 3_600)),
             Known(
                 "load_balancing.cross_zone.enabled",
@@ -192,8 +191,7 @@ macro_rules! network_target_group {
                 "off",
                 OffOr(1, 100),
             ),
-            Known("target_health_state.unhealthy.connection_termination.enabled", "true", Bool),
-            Known("target_health_state.unhealthy.draining_interval_seconds", "0", Number(0, 360_000)),
+            Known(DRAINING_INTERVAL, "0", Number(0, 360_000)),
             $($own),*
         ]
     };
@@ -204,33 +202,46 @@ macro_rules! network_target_group {
 const FORWARDING: Known =
     Known("gatehouse.forwarding", "auto", OneOf(&["auto", "nat", "preserve", "l2", "ipip", "gue"]));
 
+/// Connections end with their targets only where they are told to, and with their targets' health unless they are told
+/// otherwise.
+const CONNECTIONS_STAY: Known = Known("deregistration_delay.connection_termination.enabled", "false", Bool);
+const UNHEALTHY_END: Known = Known(UNHEALTHY_TERMINATION, "true", Bool);
+
 /// Of a TCP target group.
 pub const TCP_TARGET_GROUP: &[Known] = network_target_group![
+    CONNECTIONS_STAY,
     FORWARDING,
     Known("preserve_client_ip.enabled", "false", Bool),
     Known("proxy_protocol_v2.enabled", "false", Bool),
     Known("stickiness.enabled", "false", Bool),
     Known("stickiness.type", "source_ip", OneOf(&["source_ip"])),
+    UNHEALTHY_END,
 ];
 
 /// Of a target group that is spoken TLS to: TLS ends here, so a target sees the load balancer's address, and a PROXY
 /// protocol header tells the client's. "Sticky sessions are not supported with TLS listeners and TLS target groups."
 pub const TLS_TARGET_GROUP: &[Known] = network_target_group![
+    CONNECTIONS_STAY,
     Known("preserve_client_ip.enabled", "false", Default),
     Known("proxy_protocol_v2.enabled", "false", Bool),
+    UNHEALTHY_END,
 ];
 
-/// Of a UDP or TCP_UDP target group: a datagram has no room for a header in front.
+/// Of a UDP or TCP_UDP target group: a datagram has no room for a header in front. Its flows end with their targets, and
+/// not with their targets' health.
 pub const UDP_TARGET_GROUP: &[Known] = network_target_group![
+    Known("deregistration_delay.connection_termination.enabled", "true", Bool),
     FORWARDING,
     Known("preserve_client_ip.enabled", "false", Bool),
     Known("proxy_protocol_v2.enabled", "false", Default),
     Known("stickiness.enabled", "false", Bool),
     Known("stickiness.type", "source_ip", OneOf(&["source_ip"])),
+    Known(UNHEALTHY_TERMINATION, "false", OneOf(&["false"])),
 ];
 
 /// Of a QUIC or TCP_QUIC target group: connection ids make it sticky.
 pub const QUIC_TARGET_GROUP: &[Known] = network_target_group![
+    CONNECTIONS_STAY,
     FORWARDING,
     // Ours: bytes of the ids that servers put in their connection ids; AWS's have 8.
     Known("gatehouse.quic.server_id_length", "8", Number(1, 8)),
@@ -238,6 +249,7 @@ pub const QUIC_TARGET_GROUP: &[Known] = network_target_group![
     Known("proxy_protocol_v2.enabled", "false", Default),
     Known("stickiness.enabled", "false", Default),
     Known("stickiness.type", "source_ip", OneOf(&["source_ip"])),
+    UNHEALTHY_END,
 ];
 
 /// Of a target group whose target is an application load balancer, which sees clients as they are.
@@ -257,14 +269,12 @@ pub const ALB_TARGET_GROUP: &[Known] = &[
 ///
 /// # Errors
 /// A validation error naming the one that would have no effect.
-pub fn check_together(set: &Attributes) -> Result<(), ApiError> {
-    let is = |key: &str, value: &str| set.get(key).is_some_and(|own| own == value);
-    const INTERVAL: &str = "target_health_state.unhealthy.draining_interval_seconds";
-    const TERMINATION: &str = "target_health_state.unhealthy.connection_termination.enabled";
-    let drains = set.get(INTERVAL).is_some_and(|seconds| seconds != "0");
-    if drains && !is(TERMINATION, "false") {
+pub fn check_together(known: &[Known], set: &Attributes) -> Result<(), ApiError> {
+    let is = |key: &str, own: &str| value(known, set, key) == own;
+    let drains = set.get(DRAINING_INTERVAL).is_some_and(|seconds| seconds != "0");
+    if drains && !is(UNHEALTHY_TERMINATION, "false") {
         return Err(ApiError::validation(format!(
-            "Target group attribute '{INTERVAL}' needs '{TERMINATION}' to be 'false'"
+            "Target group attribute '{DRAINING_INTERVAL}' needs '{UNHEALTHY_TERMINATION}' to be 'false'"
         )));
     }
     let answers_itself = ["l2", "ipip", "gue"].iter().any(|mode| is("gatehouse.forwarding", mode));
@@ -276,6 +286,11 @@ pub fn check_together(set: &Attributes) -> Result<(), ApiError> {
     }
     Ok(())
 }
+
+/// How many further addresses a network load balancer has in each of its subnets.
+pub const SECONDARY_ADDRESSES: &str = "secondary_ips.auto_assigned.per_subnet";
+const DRAINING_INTERVAL: &str = "target_health_state.unhealthy.draining_interval_seconds";
+const UNHEALTHY_TERMINATION: &str = "target_health_state.unhealthy.connection_termination.enabled";
 
 /// Of a listener of an application load balancer.
 pub const HTTP_LISTENER: &[Known] = &[
@@ -388,12 +403,14 @@ mod tests {
     #[test]
     fn attributes_that_would_have_no_effect_together_are_refused() {
         let set = |pairs: &[(&str, &str)]| {
-            check_together(&pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect())
+            let set = pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+            check_together(TCP_TARGET_GROUP, &set)
         };
-        let interval = ("target_health_state.unhealthy.draining_interval_seconds", "60");
-        let termination = "target_health_state.unhealthy.connection_termination.enabled";
-        set(&[interval, (termination, "false")]).unwrap();
+        let interval = (DRAINING_INTERVAL, "60");
+        set(&[interval, (UNHEALTHY_TERMINATION, "false")]).unwrap();
         assert!(set(&[interval]).unwrap_err().message.contains(interval.0));
+        // Flows of datagrams do not end with their target's health.
+        check_together(UDP_TARGET_GROUP, &[(interval.0.into(), interval.1.into())].into()).unwrap();
         let proxied = ("proxy_protocol_v2.enabled", "true");
         set(&[proxied, ("gatehouse.forwarding", "nat")]).unwrap();
         assert!(set(&[proxied, ("gatehouse.forwarding", "gue")]).unwrap_err().message.contains(proxied.0));

@@ -532,7 +532,7 @@ fn modify_attributes(
 ) -> Result<AttributesAnswer, ApiError> {
     let mut group = find(draft.state(), &input.target_group_arn)?.clone();
     attributes::set(attribute_table(&group), &mut group.attributes, input.attributes, "Target group")?;
-    attributes::check_together(&group.attributes)?;
+    attributes::check_together(attribute_table(&group), &group.attributes)?;
     server_ids::check_group(draft.state(), &group)?;
     let attributes = attributes::describe(attribute_table(&group), &group.attributes);
     draft.put(group);

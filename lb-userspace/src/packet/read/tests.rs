@@ -238,10 +238,25 @@ fn unhealthy_targets_get_nothing_unless_all_are() {
 fn flows_of_unhealthy_targets_end_as_the_group_says() {
     const TERMINATION: &str = "target_health_state.unhealthy.connection_termination.enabled";
     const INTERVAL: &str = "target_health_state.unhealthy.draining_interval_seconds";
-    assert_eq!(ends_after_s(&set(&[])), Some(0));
-    assert_eq!(ends_after_s(&set(&[(TERMINATION, "false")])), None);
-    assert_eq!(ends_after_s(&set(&[(TERMINATION, "false"), (INTERVAL, "0")])), None);
-    assert_eq!(ends_after_s(&set(&[(TERMINATION, "false"), (INTERVAL, "30")])), Some(30));
+    let after = |protocol: &str, attributes: &[(&str, &str)]| {
+        TargetGroupView { protocol: protocol.to_owned(), ..group(&[], attributes) }.ends_unhealthy_after_s()
+    };
+    assert_eq!(after("TCP", &[]), Some(0));
+    assert_eq!(after("TCP", &[(TERMINATION, "false")]), None);
+    assert_eq!(after("TCP", &[(TERMINATION, "false"), (INTERVAL, "0")]), None);
+    assert_eq!(after("TCP", &[(TERMINATION, "false"), (INTERVAL, "30")]), Some(30));
+    assert_eq!(after("UDP", &[]), None);
+    assert_eq!(after("TCP_UDP", &[(INTERVAL, "30")]), Some(30));
+}
+
+#[test]
+fn flows_of_datagrams_end_with_their_target_unless_told_otherwise() {
+    const TERMINATION: &str = "deregistration_delay.connection_termination.enabled";
+    let ends = |protocol: &str, attributes: &[(&str, &str)]| {
+        TargetGroupView { protocol: protocol.to_owned(), ..group(&[], attributes) }.ends_deregistered()
+    };
+    assert_eq!(["TCP", "UDP", "TCP_UDP", "QUIC"].map(|own| ends(own, &[])), [false, true, true, false]);
+    assert!(!ends("UDP", &[(TERMINATION, "false")]) && ends("TCP", &[(TERMINATION, "true")]));
 }
 
 #[test]
