@@ -42,6 +42,7 @@ pub(crate) fn slice(shape: &Shape<'_>) -> Result<NodeSlice> {
         router: shape.router,
         zone: "a".to_owned(),
         ipv6: None,
+        secondary: Vec::new(),
     };
     let load_balancer = LoadBalancerView {
         kind: shape.kind,

@@ -107,6 +107,16 @@ pub struct LoadBalancerZone {
     /// The Elastic IP that was given for this subnet, by allocation id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocation_id: Option<String>,
+    /// Interfaces with its further addresses there, of a network load balancer that was told to have some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secondary: Vec<InterfaceId>,
+}
+
+impl LoadBalancerZone {
+    /// All its interfaces there.
+    pub fn interfaces(&self) -> impl Iterator<Item = &InterfaceId> {
+        std::iter::once(&self.interface_id).chain(&self.secondary)
+    }
 }
 
 /// A listener.

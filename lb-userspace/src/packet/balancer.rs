@@ -199,11 +199,9 @@ impl Balancer {
                 if name.group != *group || name.key != *key {
                     continue;
                 }
-                let identity = identify(&self.plan, own, name, target);
-                // Listeners share a target's entry: count it once.
-                indices.extend(
-                    identity.and_then(|known| self.ledger.targets.get(&known)).map(|slot| slot.index),
-                );
+                let ways = identify(&self.plan, own, name, target);
+                // Listeners share a target's entries: count them once.
+                indices.extend(ways.filter_map(|way| Some(self.ledger.targets.get(&way)?.index)));
             }
         }
         Some(indices.iter().filter_map(|index| census.by_target.get(index)).sum())
@@ -227,19 +225,20 @@ impl Balancer {
                 });
             }
             for (name, target) in &listener.targets {
-                let Some(identity) = identify(&self.plan, own, name, target) else { continue };
-                let Some(slot) = self.ledger.targets.get(&identity) else { continue };
-                if !seen.insert(slot.index) {
-                    continue;
+                for identity in identify(&self.plan, own, name, target) {
+                    let Some(slot) = self.ledger.targets.get(&identity) else { continue };
+                    if !seen.insert(slot.index) {
+                        continue;
+                    }
+                    counters.targets.push(TargetCount {
+                        name: name.clone(),
+                        via: identity.via,
+                        counters: self.maps.target_counters(slot.index)?,
+                        active_flows: census.by_target.get(&slot.index).copied().unwrap_or(0),
+                        resolved: slot.entry.state == target_state::READY,
+                        fails_open: target.fails_open,
+                    });
                 }
-                counters.targets.push(TargetCount {
-                    name: name.clone(),
-                    via: identity.via,
-                    counters: self.maps.target_counters(slot.index)?,
-                    active_flows: census.by_target.get(&slot.index).copied().unwrap_or(0),
-                    resolved: slot.entry.state == target_state::READY,
-                    fails_open: target.fails_open,
-                });
             }
         }
         let drops = self.maps.drops()?;
@@ -357,8 +356,9 @@ fn next_hops(plan: &Plan, devices: &BTreeMap<String, Interface>) -> BTreeSet<(u3
     let mut hops = BTreeSet::new();
     for (own, node) in plan.nodes.iter().filter(|(_, node)| devices.contains_key(&node.device)) {
         for target in node.listeners.values().flat_map(|listener| listener.targets.values()) {
-            let Some(reach) = plan.reach(*own, target.address) else { continue };
-            hops.extend(devices.get(reach.device).map(|interface| (interface.ifindex, reach.next_hop)));
+            for reach in plan.ways(*own, target) {
+                hops.extend(devices.get(reach.device).map(|interface| (interface.ifindex, reach.next_hop)));
+            }
         }
     }
     hops

@@ -33,6 +33,9 @@ pub struct NodePlan {
     pub ipv4: Side,
     /// What it has of IPv6, on a dual-stack load balancer.
     pub ipv6: Option<Side>,
+    /// Further addresses in its IPv4 subnet, and their devices: full NAT sends from them too, so that one target takes as
+    /// many times more flows.
+    pub secondary: BTreeMap<IpAddr, String>,
     /// Listeners by address, port and protocol.
     pub listeners: BTreeMap<ListenerName, ListenerPlan>,
 }
@@ -160,9 +163,32 @@ pub struct Reach<'plan> {
 }
 
 impl Plan {
+    /// The ways that the node with this IPv4 address has to a target, the first of which is [`Self::reach`]'s. Full NAT of
+    /// IPv4 has one by each further address of the interface that leads there.
+    pub fn ways<'plan>(
+        &'plan self,
+        from: IpAddr,
+        target: &TargetPlan,
+    ) -> impl Iterator<Item = Reach<'plan>> + use<'plan> {
+        let nearest = self.nearest(from, target.address);
+        let has_more = target.mode == Mode::Nat && target.address.is_ipv4();
+        let more = nearest.filter(|_| has_more).into_iter().flat_map(|(node, first)| {
+            node.secondary.iter().map(move |(via, device)| Reach {
+                device: device.as_str(),
+                via: *via,
+                ..first
+            })
+        });
+        nearest.map(|(_, first)| first).into_iter().chain(more)
+    }
+
     /// How the node with this IPv4 address reaches another: directly, or by another interface of its load balancer that is
     /// in the address's subnet, or by its own router. `None` if it has nothing of the address's family.
     pub fn reach(&self, from: IpAddr, address: IpAddr) -> Option<Reach<'_>> {
+        self.nearest(from, address).map(|(_, reach)| reach)
+    }
+
+    fn nearest(&self, from: IpAddr, address: IpAddr) -> Option<(&NodePlan, Reach<'_>)> {
         let node = self.nodes.get(&from)?;
         let direct = |node: &'_ NodePlan| {
             let side = node.side(address).filter(|side| side.subnet.contains(&address))?;
@@ -174,7 +200,7 @@ impl Plan {
             Some(found) => found,
             None => node.side(address).map(|side| (node, (side.address, side.router)))?,
         };
-        Some(Reach { device: &by.device, via, next_hop })
+        Some((by, Reach { device: &by.device, via, next_hop }))
     }
 
     /// Every listener with the IPv4 address of the interface it is on.
@@ -186,7 +212,7 @@ impl Plan {
 
     /// The devices of all interfaces.
     pub fn devices(&self) -> impl Iterator<Item = &String> {
-        self.nodes.values().map(|node| &node.device)
+        self.nodes.values().flat_map(|node| std::iter::once(&node.device).chain(node.secondary.values()))
     }
 }
 
@@ -196,7 +222,13 @@ impl NodePlan {
         if peer.is_ipv4() { Some(&self.ipv4) } else { self.ipv6.as_ref() }
     }
 
-    /// Its addresses.
+    /// All its addresses with the devices that they are on, further ones included.
+    pub fn all_addresses(&self) -> impl Iterator<Item = (IpAddr, &String)> {
+        let more = self.secondary.iter().map(|(address, device)| (*address, device));
+        self.addresses().map(|address| (address, &self.device)).chain(more)
+    }
+
+    /// The addresses that clients connect to.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         [Some(self.ipv4), self.ipv6].into_iter().flatten().map(|side| side.address)
     }
@@ -287,6 +319,7 @@ mod tests {
             balancer: Arn::from(balancer.to_owned()),
             ipv4: side(&format!("10.0.{number}.4"), 24, &format!("10.0.{number}.1")),
             ipv6: is_dual.then(ipv6),
+            secondary: BTreeMap::new(),
             listeners: BTreeMap::new(),
         }
     }
@@ -316,5 +349,39 @@ mod tests {
         is("a", "10.0.3.20", "a", "10.0.1.4", "10.0.1.1");
         is("a", "fd00:0:0:9::20", "a", "fd00:0:0:1::4", "fd00:0:0:1::1");
         assert_eq!(reached(&plan, "c", "fd00:0:0:2::20"), None);
+    }
+
+    #[test]
+    fn full_nat_has_a_way_by_each_address_of_the_interface_that_leads_there() {
+        let mut plan = Plan {
+            nodes: [node("one", 1, true), node("one", 2, true)]
+                .into_iter()
+                .map(|node| (node.ipv4.address, node))
+                .collect(),
+        };
+        let own: IpAddr = "10.0.1.4".parse().unwrap();
+        let more: IpAddr = "10.0.2.5".parse().unwrap();
+        plan.nodes.values_mut().last().unwrap().secondary = [(more, "more".to_owned())].into();
+        let ways = |address: &str, mode: Mode| -> Vec<(String, String)> {
+            let target = TargetPlan {
+                address: address.parse().unwrap(),
+                weight: 1,
+                health: Verdict::Healthy,
+                mode,
+                server_id: None,
+                terminates: false,
+                ends_after_s: None,
+                fails_open: false,
+            };
+            let ways = plan.ways(own, &target);
+            ways.map(|reach| (reach.device.to_owned(), reach.via.to_string())).collect()
+        };
+        let way = |device: &str, via: &str| (device.to_owned(), via.to_owned());
+        assert_eq!(ways("10.0.2.20", Mode::Nat), [way("b", "10.0.2.4"), way("more", "10.0.2.5")]);
+        // The target sees the client's address, or answers past us; an IPv6 target is reached from an IPv6 address.
+        assert_eq!(ways("10.0.2.20", Mode::Preserve), [way("b", "10.0.2.4")]);
+        assert_eq!(ways("10.0.2.20", Mode::Ipip), [way("b", "10.0.2.4")]);
+        assert_eq!(ways("fd00:0:0:2::20", Mode::Nat), [way("b", "fd00:0:0:2::4")]);
+        assert_eq!(ways("10.0.1.20", Mode::Nat), [way("a", "10.0.1.4")]);
     }
 }

@@ -30,8 +30,14 @@ pub fn plan(slice: &NodeSlice, mut health: impl FnMut(&Arn, &TargetKey) -> Verdi
         let permits = permits(slice, balancer);
         for interface in balancer.interfaces.values() {
             let Some((ipv4, ipv6)) = sides(interface) else { continue };
-            let device = interface.device.clone();
-            let mut node = NodePlan { device, balancer: arn.clone(), ipv4, ipv6, listeners: BTreeMap::new() };
+            let mut node = NodePlan {
+                device: interface.device.clone(),
+                balancer: arn.clone(),
+                ipv4,
+                ipv6,
+                secondary: secondary(interface),
+                listeners: BTreeMap::new(),
+            };
             let addresses: Vec<IpAddr> = node.addresses().collect();
             let views = slice.listeners.iter().filter(|(_, listener)| listener.load_balancer == *arn);
             for (arn, view) in views {
@@ -74,6 +80,11 @@ fn sides(interface: &NodeInterface) -> Option<(Side, Option<Side>)> {
     let ipv4 = side(interface.address.into(), interface.prefix_len, interface.router.into())?;
     let ipv6 = interface.ipv6.and_then(|own| side(own.address.into(), own.prefix_len, own.router.into()));
     Some((ipv4, ipv6))
+}
+
+fn secondary(interface: &NodeInterface) -> BTreeMap<IpAddr, String> {
+    let own = interface.secondary.iter();
+    own.map(|secondary| (secondary.address.into(), secondary.device.clone())).collect()
 }
 
 /// What a listener's packets carry; nothing for a protocol that is not a network load balancer's.

@@ -154,7 +154,8 @@ fn within(count: usize, limit: usize, what: &'static str) -> Result<(), Exceeded
 
 /// The limits that can be told before anything is done.
 fn check(ledger: &Ledger, plan: &Plan) -> Result<(), Exceeded> {
-    let addresses = || plan.nodes.values().flat_map(super::plan::NodePlan::addresses);
+    let nodes = || plan.nodes.values().flat_map(super::plan::NodePlan::all_addresses);
+    let addresses = || nodes().map(|(address, _)| address);
     within(addresses().filter(IpAddr::is_ipv4).count(), MAX_ADDRESSES, "IPv4 addresses")?;
     within(addresses().filter(IpAddr::is_ipv6).count(), MAX_ADDRESSES, "IPv6 addresses")?;
     let listeners = || plan.listeners().map(|(_, name, listener)| (name, listener));
@@ -181,8 +182,8 @@ impl Work<'_> {
 
     fn set_addresses(&mut self) {
         for node in self.plan.nodes.values() {
-            let Some(interface) = self.around.devices.get(&node.device) else { continue };
-            for address in node.addresses() {
+            for (address, device) in node.all_addresses() {
+                let Some(interface) = self.around.devices.get(device) else { continue };
                 self.kept.addresses.insert(address);
                 if self.ledger.addresses.insert(address, interface.ifindex) != Some(interface.ifindex) {
                     self.writes.push(Write::SetAddress { address, ifindex: interface.ifindex });
@@ -194,8 +195,8 @@ impl Work<'_> {
     /// Takes out what the plan no longer has, and retires the indices that flows may still name.
     fn remove(&mut self) {
         let Self { ledger, plan, around, writes, kept, .. } = self;
-        let planned: BTreeSet<IpAddr> =
-            plan.nodes.values().flat_map(super::plan::NodePlan::addresses).collect();
+        let nodes = plan.nodes.values().flat_map(super::plan::NodePlan::all_addresses);
+        let planned: BTreeSet<IpAddr> = nodes.map(|(address, _)| address).collect();
         // A node whose device is not there at the moment keeps its listeners: the device comes back, or the node goes.
         let is_away = |address: &IpAddr| planned.contains(address) && !kept.addresses.contains(address);
         ledger.addresses.retain(|address, _| {

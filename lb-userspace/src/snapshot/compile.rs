@@ -17,8 +17,8 @@ use super::{
     link::{LaneTarget, LinkCredentials, LinkSlice, LinkTargetView},
     names,
     node::{
-        ListenerView, LoadBalancerView, NodeInterface, NodeInterface6, NodeSlice, RuleView, TargetGroupView,
-        TargetView, TlsView,
+        ListenerView, LoadBalancerView, NodeInterface, NodeInterface6, NodeSecondary, NodeSlice, RuleView,
+        TargetGroupView, TargetView, TlsView,
     },
     permit::{self, Permit, SecurityGroupView},
     zone,
@@ -28,7 +28,7 @@ use crate::model::{
     api::{Integration, VpcLink, VpcLinkStatus},
     certificate::Sealed,
     discovery::{DiscoveryInstance, DiscoveryService},
-    id::{Arn, SecurityGroupId, VpcId, VpcLinkId},
+    id::{Arn, InterfaceId, SecurityGroupId, VpcId, VpcLinkId},
     load_balancer::{Action, Listener, LoadBalancer, LoadBalancerKind, LoadBalancerZone},
     network::{InstanceState, SecurityGroupPeer, SecurityGroupRule, Subnet, Vpc},
     target_group::Target,
@@ -298,6 +298,10 @@ fn target_view(target: &Arc<Target>) -> TargetView {
 }
 
 fn load_balancer_view(state: &State, lb: &LoadBalancer) -> LoadBalancerView {
+    let secondary = |id: &InterfaceId| {
+        let own = state.interfaces.get(id.as_str()).filter(|own| own.standing.stands())?;
+        Some(NodeSecondary { device: names::device(id), address: own.address })
+    };
     let interfaces = lb
         .zones
         .iter()
@@ -312,6 +316,7 @@ fn load_balancer_view(state: &State, lb: &LoadBalancer) -> LoadBalancerView {
                 router: subnet.router(),
                 zone: zone.zone.clone(),
                 ipv6: node_ipv6(zone, subnet),
+                secondary: zone.secondary.iter().filter_map(secondary).collect(),
             };
             Some((zone.interface_id.clone(), interface))
         })

@@ -108,6 +108,19 @@ pub struct NodeInterface {
     /// What it has of IPv6, on a dual-stack load balancer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<NodeInterface6>,
+    /// Further addresses of the load balancer in the subnet: nobody connects to these, and what goes to targets may come
+    /// from them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secondary: Vec<NodeSecondary>,
+}
+
+/// A further address of a load balancer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSecondary {
+    /// Name of the device in the node's namespace.
+    pub device: String,
+    /// The address.
+    pub address: Ipv4Addr,
 }
 
 impl NodeInterface {

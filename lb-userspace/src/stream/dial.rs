@@ -80,8 +80,7 @@ pub(super) async fn dial(
         let choice = shared.choices.choose(listener, &end.zone, ends.client.ip(), &tried);
         let Some(Choice { group, target, fails_open }) = choice else { break };
         flow.to(target.clone());
-        let source = listener.source(ends.listener.ip(), target.address.ip());
-        match attempt(shared, &group, source, target.address, ends).await {
+        match attempt(shared, listener, &group, target.address, ends).await {
             Ok(made) => {
                 target.new.inc();
                 if fails_open {
@@ -92,8 +91,8 @@ pub(super) async fn dial(
             Err(error) => {
                 match &error {
                     TryError::Handshake(..) => drop(end.counters.target_tls_errors.inc()),
-                    // Every port from this address to the target is taken.
-                    TryError::Connect(_, error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    // Every port from every address to the target is taken.
+                    TryError::Connect(_, error) if is_out_of_ports(error) => {
                         end.counters.port_errors.inc();
                     }
                     TryError::Connect(..) => {}
@@ -109,15 +108,15 @@ pub(super) async fn dial(
 
 async fn attempt(
     shared: &Shared,
+    listener: &Listener,
     group: &Group,
-    source: Option<IpAddr>,
     target: SocketAddr,
     ends: Ends<'_>,
 ) -> Result<End, TryError> {
     let Limits { connect, handshake, .. } = shared.limits;
     let refused = |error| TryError::Connect(target, error);
-    let mut stream: TcpStream =
-        timeout(connect, connect_from(source, target)).await.map_err(timed_out).flatten().map_err(refused)?;
+    let connected = timeout(connect, reach(listener, ends.listener.ip(), target));
+    let mut stream = connected.await.map_err(timed_out).flatten().map_err(refused)?;
     if group.wants_header() {
         let endpoint = match ends.client.ip() {
             IpAddr::V4(address) => shared.link_of(address),
@@ -136,6 +135,22 @@ async fn attempt(
     let shaken = TlsConnector::from(config).connect(ServerName::IpAddress(target.ip().into()), stream);
     let stream = timeout(handshake, shaken).await.map_err(timed_out).flatten().map_err(failed)?;
     Ok(End::Tls(Box::new(stream.into())))
+}
+
+/// Connects to a target from the first of our addresses that has a port left.
+async fn reach(listener: &Listener, accepted: IpAddr, target: SocketAddr) -> io::Result<TcpStream> {
+    let mut outcome = Err(io::ErrorKind::AddrNotAvailable.into());
+    for source in listener.sources(accepted, target.ip()) {
+        outcome = connect_from(source, target).await;
+        if !outcome.as_ref().is_err_and(is_out_of_ports) {
+            break;
+        }
+    }
+    outcome
+}
+
+fn is_out_of_ports(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 fn timed_out(_: Elapsed) -> io::Error {

@@ -290,8 +290,16 @@ impl Listener {
     }
 
     /// From which of the load balancer's addresses a target is spoken to, for a connection that came in at `accepted`:
-    /// from that one, or the same interface's of the target's family, unless the target is on the network of another and
-    /// nothing may lead there from this one.
+    /// from [`Self::source`], then from the further ones of its interface, if it has no port left.
+    pub fn sources(&self, accepted: IpAddr, target: IpAddr) -> impl Iterator<Item = Option<IpAddr>> {
+        let first = self.source(accepted, target);
+        let is_first = |own: &&NodeInterface| Some(IpAddr::from(own.address)) == first;
+        let secondary = self.interfaces.iter().find(is_first).into_iter().flat_map(|own| &own.secondary);
+        std::iter::once(first).chain(secondary.map(|own| Some(own.address.into())))
+    }
+
+    /// From that address, or the same interface's of the target's family, unless the target is on the network of another
+    /// and nothing may lead there from this one.
     pub fn source(&self, accepted: IpAddr, target: IpAddr) -> Option<IpAddr> {
         if let (true, IpAddr::V4(target)) = (self.is_on_host, target) {
             let mut networks = self.interfaces.iter().filter_map(NodeInterface::network);

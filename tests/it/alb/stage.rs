@@ -228,6 +228,7 @@ fn slice(address: Ipv4Addr) -> NodeSlice {
         router: Ipv4Addr::LOCALHOST,
         zone: "eu-central-1a".to_owned(),
         ipv6: None,
+        secondary: Vec::new(),
     };
     let load_balancer = LoadBalancerView {
         kind: LoadBalancerKind::Application,

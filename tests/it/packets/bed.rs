@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use lb_userspace::model::{id::Arn, target_group::TargetKey};
 use lb_userspace::network::namespace;
 use lb_userspace::packet::{
-    ListenerName, ListenerPlan, Mode, NodePlan, Plan, Protocol, Service, Side, TargetName, TargetPlan,
-    Verdict,
+    ListenerName, ListenerPlan, Mode, NodePlan, Options, Plan, Protocol, Service, Side, TargetName,
+    TargetPlan, Verdict,
 };
 
 use super::world::{BpfFs, Node};
@@ -76,7 +76,7 @@ impl Bed {
     }
 
     pub(super) fn start_node(&self) -> Node {
-        Node::start(self.node.name(), &self.bpffs.path)
+        Node::start(self.node.name(), &self.bpffs.path, Options::default())
     }
 
     /// `gatehouse decap` on the target, with its pins beside the node's.

@@ -26,3 +26,5 @@ mod bed;
 mod direct;
 /// The program that takes packets out of tunnels, on such a target.
 mod decap;
+/// More flows to one target than one address has ports for.
+mod ports;

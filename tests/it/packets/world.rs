@@ -85,7 +85,8 @@ impl World {
         world
     }
 
-    fn apply(&self) {
+    /// Makes the network what the slice says by now.
+    pub(super) fn apply(&self) {
         let uplink = Uplink {
             namespace: Some(self.internet.name().to_owned()),
             bridge: "wan".to_owned(),
@@ -98,7 +99,8 @@ impl World {
         assert!(applied.is_whole(), "{applied:#?}");
     }
 
-    fn add_interface(&mut self, address: Ipv4Addr, owner: InterfaceOwner) {
+    /// An interface that stands after the next [`Self::apply`].
+    pub(super) fn add_interface(&mut self, address: Ipv4Addr, owner: InterfaceOwner) {
         let interface = HostInterface {
             vpc_id: vpc(),
             subnet_id: subnet(address.octets()[2]),
@@ -125,7 +127,12 @@ impl World {
 
     /// A node that balances; what an earlier one pinned is adopted.
     pub(super) fn start_node(&self) -> Node {
-        Node::start(&self.node(), &self.bpffs.path)
+        self.start_node_with(Options::default())
+    }
+
+    /// The same with other limits.
+    pub(super) fn start_node_with(&self, options: Options) -> Node {
+        Node::start(&self.node(), &self.bpffs.path, options)
     }
 
     /// A server on a target that answers every request with its address.
@@ -251,7 +258,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn start(namespace: &str, bpffs: &Path) -> Self {
+    pub(super) fn start(namespace: &str, bpffs: &Path, options: Options) -> Self {
         let (orders, mut received) = tokio::sync::mpsc::unbounded_channel::<Order>();
         let (namespace, bpffs) = (namespace.to_owned(), bpffs.to_owned());
         let (ready, is_ready) = mpsc::channel();
@@ -270,7 +277,7 @@ impl Node {
                 attach::reserve_ports();
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async move {
-                    let opened = Balancer::open(&bpffs, &Options::default(), Instant::now());
+                    let opened = Balancer::open(&bpffs, &options, Instant::now());
                     let mut balancer = opened.unwrap_or_else(|error| panic!("{error:?}"));
                     ready.send(()).unwrap();
                     let mut house = tokio::time::interval(Duration::from_millis(250));
@@ -374,6 +381,7 @@ pub(super) fn plan_of(targets: BTreeMap<TargetName, TargetPlan>, sources: Option
             router: "10.0.1.1".parse().unwrap(),
         },
         ipv6: None,
+        secondary: BTreeMap::new(),
         listeners: [(name, listener)].into(),
     };
     Plan { nodes: [(BALANCER.into(), node)].into() }
@@ -399,7 +407,8 @@ pub(super) fn target_name(address: Ipv4Addr) -> TargetName {
     }
 }
 
-fn balancer_arn() -> Arn {
+/// The load balancer.
+pub(super) fn balancer_arn() -> Arn {
     Arn::from("arn:aws:elasticloadbalancing:r:1:loadbalancer/net/a/1".to_owned())
 }
 
@@ -416,7 +425,8 @@ fn instance(address: Ipv4Addr) -> InstanceId {
     InstanceId::from(format!("i-{subnet}-{host}"))
 }
 
-fn interface_id(address: Ipv4Addr) -> InterfaceId {
+/// The interface with an address.
+pub(super) fn interface_id(address: Ipv4Addr) -> InterfaceId {
     let [.., subnet, host] = address.octets();
     InterfaceId::from(format!("eni-{subnet}-{host}"))
 }

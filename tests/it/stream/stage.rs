@@ -296,6 +296,7 @@ fn slice(address: Ipv4Addr, is_tls: bool) -> NodeSlice {
         router: Ipv4Addr::LOCALHOST,
         zone: ZONE.to_owned(),
         ipv6: None,
+        secondary: Vec::new(),
     };
     let load_balancer = LoadBalancerView {
         kind: LoadBalancerKind::Network,

@@ -147,7 +147,7 @@ pub const NETWORK: &[Known] = &[
     Known("dns_record.client_routing_policy", "any_availability_zone", Default),
     Known("ipv6.deny_all_igw_traffic", "false", Default),
     Known("load_balancing.cross_zone.enabled", "false", Bool),
-    Known("secondary_ips.auto_assigned.per_subnet", "0", Default),
+    Known(SECONDARY_ADDRESSES, "0", Number(0, 7)),
     Known("zonal_shift.config.enabled", "false", Default),
 ];
 

@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ApiError, actions::groups_of, elastic_ips, elbv2::unsupported, interfaces, underlay};
+use super::{
+    ApiError, actions::groups_of, attributes, elastic_ips, elbv2::unsupported, interfaces, underlay,
+};
 use crate::model::{
     id::VpcId,
     load_balancer::{IpAddressType, LoadBalancer, LoadBalancerKind, LoadBalancerZone},
@@ -272,10 +274,7 @@ pub(super) fn take_zone(
             format!("The allocation ID '{id}' is already in use by load balancer '{}'", user.name),
         ));
     }
-    let description = format!("ELB {}", lb.arn.resource().trim_start_matches("loadbalancer/"));
-    let owner = InterfaceOwner::LoadBalancer(lb.arn.clone());
-    let groups = lb.security_groups.clone();
-    let interface = interfaces::attach(draft, subnet, address, groups, owner, description);
+    let interface = attach(draft, lb, subnet, address);
     if place.address.is_some() {
         draft.edit::<Interface>(interface.id.as_str(), |interface| interface.requested = true);
     }
@@ -286,11 +285,53 @@ pub(super) fn take_zone(
         address,
         ipv6: None,
         allocation_id: place.allocation_id.clone(),
+        secondary: Vec::new(),
     };
     if lb.ip_address_type == IpAddressType::Dualstack {
         take_ipv6(draft, &mut zone, subnet, place.ipv6)?;
     }
     Ok(zone)
+}
+
+fn attach(draft: &mut Draft, lb: &LoadBalancer, subnet: &Subnet, address: Ipv4Addr) -> Interface {
+    let description = format!("ELB {}", lb.arn.resource().trim_start_matches("loadbalancer/"));
+    let owner = InterfaceOwner::LoadBalancer(lb.arn.clone());
+    interfaces::attach(draft, subnet, address, lb.security_groups.clone(), owner, description)
+}
+
+/// Gives a load balancer as many further addresses in each of its subnets as its attributes say; it keeps those that it
+/// has.
+///
+/// # Errors
+/// `InvalidConfigurationRequest` when it has more already, `InvalidSubnet` when no address is left.
+pub(super) fn take_secondary(draft: &mut Draft, lb: &mut LoadBalancer) -> Result<(), ApiError> {
+    let text = attributes::value(attributes::NETWORK, &lb.attributes, attributes::SECONDARY_ADDRESSES);
+    let wanted: usize = text.parse().unwrap_or(0);
+    let mut zones = std::mem::take(&mut lb.zones);
+    for zone in &mut zones {
+        if zone.secondary.len() > wanted {
+            // "After you set this value, you can't decrease it."
+            return Err(ApiError::sender(
+                "InvalidConfigurationRequest",
+                format!(
+                    "Load balancer attribute '{}' cannot be decreased from '{}' to '{wanted}'",
+                    attributes::SECONDARY_ADDRESSES,
+                    zone.secondary.len()
+                ),
+            ));
+        }
+        let Some(subnet) = draft.one::<Subnet>(zone.subnet_id.as_str()).map(|subnet| Subnet::clone(subnet))
+        else {
+            continue;
+        };
+        while zone.secondary.len() < wanted {
+            let address =
+                interfaces::free_address(draft.state(), &subnet).ok_or_else(|| no_space(&subnet))?;
+            zone.secondary.push(attach(draft, lb, &subnet, address).id);
+        }
+    }
+    lb.zones = zones;
+    Ok(())
 }
 
 /// Gives a load balancer that is in a subnet an IPv6 address there.
@@ -328,8 +369,8 @@ pub(super) fn move_to(draft: &mut Draft, lb: &mut LoadBalancer, places: &[Place]
     let (kept, left): (Vec<_>, Vec<_>) = std::mem::take(&mut lb.zones)
         .into_iter()
         .partition(|zone| places.iter().any(|place| place.subnet.id == zone.subnet_id));
-    for zone in left {
-        draft.remove::<Interface>(zone.interface_id.as_str());
+    for id in left.iter().flat_map(LoadBalancerZone::interfaces) {
+        draft.remove::<Interface>(id.as_str());
     }
     let addresses = lb.ip_address_type;
     lb.zones = kept;
@@ -351,7 +392,7 @@ pub(super) fn move_to(draft: &mut Draft, lb: &mut LoadBalancer, places: &[Place]
         }
     }
     lb.zones.sort_by(|one, other| one.zone.cmp(&other.zone));
-    Ok(())
+    take_secondary(draft, lb)
 }
 
 /// Says that a load balancer is dual-stack from now on, or IPv4; its addresses follow by [`move_to`].
@@ -527,6 +568,38 @@ mod tests {
             assert!(message.contains("subnet-a"), "{message}");
         }
         assert_eq!(described(&mut world), expected);
+    }
+
+    #[test]
+    fn further_addresses_are_taken_kept_and_given_back() {
+        let mut world = World::new();
+        let lb = create(&mut world, "ipv4", json!([{"SubnetId": "subnet-a"}]))["LoadBalancerArn"].clone();
+        let modify = |count: &str| {
+            json!({"LoadBalancerArn": lb,
+                "Attributes": [{"Key": "secondary_ips.auto_assigned.per_subnet", "Value": count}]})
+        };
+        let set = |subnets: Value| json!({"LoadBalancerArn": lb, "Subnets": subnets});
+        let held = |world: &World| {
+            let is_own = |own: &Interface| matches!(own.owner, InterfaceOwner::LoadBalancer(_));
+            let own = world.state.interfaces.values().filter(|own| is_own(own));
+            own.map(|own| own.address.to_string()).collect::<std::collections::BTreeSet<_>>()
+        };
+        world.ok("elbv2", "ModifyLoadBalancerAttributes", modify("1"));
+        world.ok("elbv2", "ModifyLoadBalancerAttributes", modify("2"));
+        let of_a = ["10.0.1.5", "10.0.1.6", "10.0.1.7"].map(str::to_owned);
+        assert_eq!(held(&world), of_a.clone().into());
+        assert_eq!(described(&mut world), [both("10.0.1.5", "")], "clients know the first alone");
+        // A subnet that comes has as many; one that goes gives all back.
+        world.ok("elbv2", "SetSubnets", set(json!(["subnet-a", "subnet-b"])));
+        assert_eq!(held(&world).len(), 6);
+        world.ok("elbv2", "SetSubnets", set(json!(["subnet-a"])));
+        assert_eq!(held(&world), of_a.into());
+        for (count, word) in [("1", "cannot be decreased"), ("8", "between '0' and '7'")] {
+            let (_, message) = world.refuse("elbv2", "ModifyLoadBalancerAttributes", modify(count));
+            assert!(message.contains(word) && message.contains("secondary_ips"), "{message}");
+        }
+        world.ok("elbv2", "DeleteLoadBalancer", json!({"LoadBalancerArn": lb}));
+        assert_eq!(held(&world), [].into());
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::{
     elbv2::{Nothing, Tag, check_arn, check_name, check_security_groups, check_tags, unsupported},
     interfaces,
     load_balancer_zones::{
-        SubnetMapping, ZoneForm, change_family, ip_address_type, move_to, set_addresses, take_zone,
-        wanted_subnets, zone_forms,
+        SubnetMapping, ZoneForm, change_family, ip_address_type, move_to, set_addresses, take_secondary,
+        take_zone, wanted_subnets, zone_forms,
     },
     operation,
     paging::page,
@@ -375,6 +375,9 @@ fn modify_attributes(
 ) -> Result<AttributesAnswer, ApiError> {
     let mut lb = find(draft.state(), &input.load_balancer_arn)?.clone();
     attributes::set(table(lb.kind), &mut lb.attributes, input.attributes, "Load balancer")?;
+    if lb.kind == LoadBalancerKind::Network {
+        take_secondary(draft, &mut lb)?;
+    }
     let attributes = attributes::describe(table(lb.kind), &lb.attributes);
     draft.put(lb);
     Ok(AttributesAnswer { attributes })
@@ -414,8 +417,8 @@ fn set_security_groups(
     }
     lb.security_groups = check_security_groups(draft.state(), lb.vpc_id.as_str(), &input.security_groups)?;
     let groups = lb.security_groups.clone();
-    for zone in &lb.zones {
-        draft.edit::<Interface>(zone.interface_id.as_str(), |interface| interface.groups.clone_from(&groups));
+    for id in lb.zones.iter().flat_map(LoadBalancerZone::interfaces) {
+        draft.edit::<Interface>(id.as_str(), |interface| interface.groups.clone_from(&groups));
     }
     draft.put(lb);
     Ok(SecurityGroupsAnswer { security_group_ids: groups })

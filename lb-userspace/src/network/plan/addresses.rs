@@ -179,6 +179,10 @@ pub fn place(slice: &NodeSlice, listed: &[String], devices: &Devices) -> (NodeSl
                 }
             };
             interface.device = found.interface.to_owned();
+            interface.secondary.retain_mut(|own| {
+                own.device = found.interface.to_owned();
+                !underlay.is_hosts(own.address)
+            });
             // The host's range says who is on the wire, and its routes who is not.
             interface.prefix_len = found.own.prefix_len();
             if let Some(router) = devices.get(found.interface).and_then(|device| device.router) {
@@ -338,6 +342,7 @@ mod tests {
                 router: "10.0.1.1".parse().unwrap(),
                 zone: "a".to_owned(),
                 ipv6: None,
+                secondary: Vec::new(),
             };
             (InterfaceId::from(format!("eni-{address}")), interface)
         });

@@ -6,7 +6,7 @@ use super::*;
 use crate::model::id::{InterfaceId, SecurityGroupId, TimestampMs, VpcId};
 use crate::model::load_balancer::WeightedTargetGroup;
 use crate::model::target_group::HealthCheck;
-use crate::snapshot::node::{NodeInterface6, TargetView};
+use crate::snapshot::node::{NodeInterface6, NodeSecondary, TargetView};
 use crate::snapshot::permit::{SecurityGroupView, TCP, UDP};
 
 fn arn(text: &str) -> Arn {
@@ -62,6 +62,7 @@ fn slice(protocol: &str, groups: Vec<(&str, u16, TargetGroupView)>) -> NodeSlice
             router: Ipv4Addr::new(10, 0, number, 1),
             zone: zone.to_owned(),
             ipv6: None,
+            secondary: Vec::new(),
         };
         (id, view)
     };
@@ -148,6 +149,18 @@ fn a_dual_stack_interface_has_every_listener_twice() {
     let plan = plan(&slice, healthy);
     assert_eq!(listener(&plan, "fd00::4", Protocol::Tcp), tcp(&plan));
     assert_eq!(plan.nodes.values().next().unwrap().ipv6.unwrap().subnet.to_string(), "fd00::/64");
+}
+
+#[test]
+fn nobody_connects_to_a_further_address() {
+    let mut slice = slice("TCP", one(&[]));
+    let balancer = slice.load_balancers.values_mut().next().unwrap();
+    let more = NodeSecondary { device: "more".to_owned(), address: Ipv4Addr::new(10, 0, 1, 5) };
+    balancer.interfaces.values_mut().next().unwrap().secondary = vec![more];
+    let plan = plan(&slice, healthy);
+    assert_eq!(plan.listeners().count(), 2, "one on each of its first addresses");
+    let devices: Vec<&String> = plan.devices().collect();
+    assert_eq!(devices, ["eni1", "more", "eni2"]);
 }
 
 #[test]

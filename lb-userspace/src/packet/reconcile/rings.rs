@@ -1,6 +1,7 @@
 //! Rings: who gets new flows of a listener, and how many.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use lb_common::abi::{MAX_RINGS, NO_RING, target_mode, target_state};
 
@@ -84,19 +85,22 @@ struct Candidate<'a> {
     slot: &'a TargetSlot,
 }
 
-/// A group's weight is shared by those of its targets that were picked.
+/// A group's weight is shared by those of its targets that were picked, and a target's by the ways to it.
 fn weigh<'a>(picked: impl Iterator<Item = &'a Candidate<'a>> + Clone) -> Vec<Member> {
-    let mut sizes: BTreeMap<&Arn, u32> = BTreeMap::new();
-    for candidate in picked.clone() {
-        *sizes.entry(candidate.group).or_default() += 1;
+    let mut groups: BTreeMap<&Arn, BTreeMap<(IpAddr, u16), u32>> = BTreeMap::new();
+    for Candidate { identity, group, .. } in picked.clone() {
+        *groups.entry(group).or_default().entry((identity.address, identity.port)).or_default() += 1;
     }
     let mut members: Vec<Member> = picked
         .map(|candidate| {
-            let size = sizes.get(candidate.group).copied().unwrap_or(1).max(1);
+            let at = (candidate.identity.address, candidate.identity.port);
+            let targets = groups.get(candidate.group);
+            let size = targets.and_then(|targets| u32::try_from(targets.len()).ok()).unwrap_or(1).max(1);
+            let ways = targets.and_then(|targets| targets.get(&at).copied()).unwrap_or(1).max(1);
             Member {
                 seed: member_seed(candidate.identity),
                 index: candidate.slot.index,
-                weight: (candidate.target.weight.min(MAX_WEIGHT) * SHARES / size).max(1),
+                weight: (candidate.target.weight.min(MAX_WEIGHT) * SHARES / size / ways).max(1),
             }
         })
         .collect();

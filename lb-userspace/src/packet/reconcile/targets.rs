@@ -49,17 +49,16 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// A listener's targets, those of which something can be sent to.
+    /// A listener's targets, those to which something can be sent, once for each way.
     pub(super) fn targets_of<'plan>(
         &self,
         own: IpAddr,
         listener: &'plan ListenerPlan,
     ) -> Vec<(TargetIdentity, &'plan TargetName, &'plan TargetPlan)> {
-        let identified = listener
-            .targets
-            .iter()
-            .filter_map(|(name, target)| Some((identify(self.plan, own, name, target)?, name, target)));
-        identified.collect()
+        let ways = |(name, target)| {
+            identify(self.plan, own, name, target).map(move |identity| (identity, name, target))
+        };
+        listener.targets.iter().flat_map(ways).collect()
     }
 
     /// The slot as it should be now.
@@ -118,31 +117,32 @@ fn wanted<'plan>(
     let mut all: BTreeMap<TargetIdentity, Wanted<'plan>> = BTreeMap::new();
     for (own, node) in plan.nodes.iter().filter(|(_, node)| is_there(&node.device)) {
         for (name, target) in node.listeners.values().flat_map(|listener| &listener.targets) {
-            let Some(reach) = plan.reach(*own, target.address) else { continue };
-            let identity = identity(reach.via, name, target);
             let is_bad = target.health == Verdict::Unhealthy;
             let ends_after_s = target.ends_after_s.filter(|_| is_bad);
-            match all.get_mut(&identity) {
-                None => {
-                    all.insert(
-                        identity,
-                        Wanted { reach, target, terminates: target.terminates, ends_after_s },
-                    );
-                }
-                Some(known) => {
-                    known.terminates |= target.terminates;
-                    known.ends_after_s =
-                        known.ends_after_s.zip(ends_after_s).map(|(one, other)| one.max(other));
-                }
+            for reach in plan.ways(*own, target) {
+                let wanted = Wanted { reach, target, terminates: target.terminates, ends_after_s };
+                all.entry(identity(reach.via, name, target))
+                    .and_modify(|known| {
+                        known.terminates |= target.terminates;
+                        known.ends_after_s =
+                            known.ends_after_s.zip(ends_after_s).map(|(one, other)| one.max(other));
+                    })
+                    .or_insert(wanted);
             }
         }
     }
     all
 }
 
-/// What a target of a plan's node is recognized by; `None` if the node has nothing of its address's family.
-pub fn identify(plan: &Plan, own: IpAddr, name: &TargetName, target: &TargetPlan) -> Option<TargetIdentity> {
-    Some(identity(plan.reach(own, target.address)?.via, name, target))
+/// What a target of a plan's node is recognized by, once for each way to it; nothing if the node has nothing of its
+/// address's family.
+pub fn identify<'plan>(
+    plan: &'plan Plan,
+    own: IpAddr,
+    name: &'plan TargetName,
+    target: &'plan TargetPlan,
+) -> impl Iterator<Item = TargetIdentity> + use<'plan> {
+    plan.ways(own, target).map(|reach| identity(reach.via, name, target))
 }
 
 fn identity(via: IpAddr, name: &TargetName, target: &TargetPlan) -> TargetIdentity {

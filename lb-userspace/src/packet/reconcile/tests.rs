@@ -69,6 +69,7 @@ fn plan(targets: &[(IpAddr, Verdict)]) -> Plan {
         balancer: Arn::from("balancer".to_owned()),
         ipv4: Side { address: BALANCER, subnet: "10.0.1.0/24".parse().unwrap(), router: ROUTER },
         ipv6: None,
+        secondary: BTreeMap::new(),
         listeners: [(at(80), listener)].into(),
     };
     Plan { nodes: [(BALANCER, node)].into() }
@@ -393,6 +394,37 @@ fn groups_share_by_weight_whatever_their_sizes() {
     let all: u64 = members.iter().map(|member| u64::from(member.weight)).sum();
     let near = members.iter().find(|member| member.index == index(&ledger, NEAR)).unwrap();
     assert_eq!(u64::from(near.weight) * 100, all * 99, "{members:?}");
+}
+
+#[test]
+fn a_target_is_reached_from_further_addresses_too_and_gets_no_more_for_it() {
+    let mut both = plan(&[(NEAR, Verdict::Healthy), (FAR, Verdict::Healthy)]);
+    let more = v4(1, 5);
+    both.nodes.get_mut(&BALANCER).unwrap().secondary = [(more, "more".to_owned())].into();
+    // A second target that has one way: its group's others have two.
+    for target in listener_of(&mut both).targets.values_mut().filter(|target| target.address == FAR) {
+        target.mode = Mode::Preserve;
+    }
+    let mut around = everybody();
+    around.devices.insert("more".to_owned(), Interface { ifindex: 8, mac: [8; 6], mtu: 1500 });
+    around.neighbours.insert((8, NEAR), MAC);
+    let mut ledger = applied(&both, &around);
+    assert_eq!(ledger.addresses, [(BALANCER, IFINDEX), (more, 8)].into());
+    let vias: BTreeSet<_> = ledger.targets.keys().map(|identity| (identity.address, identity.via)).collect();
+    assert_eq!(vias, [(NEAR, BALANCER), (NEAR, more), (FAR, BALANCER)].into());
+    let RingContent::Members(members) = ledger.rings.values().next().unwrap() else { panic!("adopted") };
+    let weight = |address: IpAddr| -> u32 {
+        let of = |identity: &TargetIdentity| identity.address == address;
+        let indices: Vec<u16> =
+            ledger.targets.iter().filter(|(own, _)| of(own)).map(|(_, slot)| slot.index).collect();
+        members.iter().filter(|member| indices.contains(&member.index)).map(|member| member.weight).sum()
+    };
+    assert_eq!((weight(NEAR), members.len()), (weight(FAR), 3), "{members:?}");
+    // Gone again, its entries go when no flow names them.
+    both.nodes.get_mut(&BALANCER).unwrap().secondary.clear();
+    let writes = reconcile(&mut ledger, &both, &around).unwrap();
+    assert!(writes.contains(&Write::RemoveAddress { address: more }), "{writes:#?}");
+    assert_eq!(ledger.release(&census(2, &[])).len(), 1);
 }
 
 #[test]
