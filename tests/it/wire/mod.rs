@@ -10,6 +10,8 @@ mod malformed;
 mod network_resources;
 /// elbv2: load balancers, listeners, rules, target groups, targets, tags.
 mod load_balancing;
+/// elbv2: what only network load balancers have.
+mod network_load_balancing;
 /// elbv2: listeners of TLS.
 mod listener_tls;
 /// apigatewayv2: APIs, routes, integrations, stages, deployments, VPC links, tags.
