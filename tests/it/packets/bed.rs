@@ -177,6 +177,7 @@ pub(super) fn plan(mode: Mode, listeners: &[(IpAddr, IpAddr)]) -> Plan {
         balancer,
         ipv4: side(BALANCER4, "10.9.0.0/24"),
         ipv6: Some(side(BALANCER6, "fd00:9::/64")),
+        secondary: BTreeMap::new(),
         listeners: listeners.iter().map(|(address, target)| listener(mode, *address, *target)).collect(),
     };
     Plan { nodes: [(BALANCER4, node)].into() }
