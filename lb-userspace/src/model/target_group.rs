@@ -50,6 +50,18 @@ impl TargetGroup {
     }
 }
 
+impl TargetGroup {
+    /// Whether targets see clients' own addresses and answer through the load balancer: AWS's attribute, unless ours
+    /// says how packets come to targets.
+    pub fn preserves_clients(&self) -> bool {
+        let value = |key: &str| self.attributes.get(key).map(String::as_str);
+        match value("gatehouse.forwarding") {
+            None | Some("auto") => value("preserve_client_ip.enabled") == Some("true"),
+            Some(mode) => mode == "preserve",
+        }
+    }
+}
+
 /// Which addresses the targets of a group have: all the same family.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TargetAddressType {

@@ -6,21 +6,25 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
+    AddressFamily, IpProtocol,
+    address::AddressHeaderFlags,
     link::{InfoData, InfoVeth, LinkAttribute, LinkMessage},
-    rule::RuleAction,
+    route::{RouteMessage, RouteScope},
+    rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange},
 };
 use rtnetlink::{
-    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
+    Handle, IpVersion, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    new_connection,
 };
 use thiserror::Error;
 
-use super::plan::mac;
+use super::plan::{Return, mac};
 
 /// Why a device could not be read, made or removed.
 #[derive(Debug, Error)]
@@ -171,6 +175,18 @@ impl Netlink {
         self.ask(format!("giving {device} {address}/{prefix_len}"), add.execute())
     }
 
+    /// Gives a device its IPv6 address, which is in use at once.
+    pub(super) fn address6(
+        &self,
+        device: &str,
+        address: Ipv6Addr,
+        prefix_len: u8,
+    ) -> Result<(), DeviceError> {
+        let mut add = self.handle.address().add(self.index(device)?, address.into(), prefix_len).replace();
+        add.message_mut().header.flags = AddressHeaderFlags::Nodad;
+        self.ask(format!("giving {device} {address}/{prefix_len}"), add.execute())
+    }
+
     /// The way to everything else. Of several, traffic that has no address yet takes the one with the lowest `metric`.
     pub(super) fn default_route(
         &self,
@@ -205,7 +221,7 @@ impl Netlink {
             .destination_prefix(subnet, prefix_len)
             .output_interface(index)
             .pref_source(address)
-            .scope(netlink_packet_route::route::RouteScope::Link)
+            .scope(RouteScope::Link)
             .build();
         let far = RouteMessageBuilder::<Ipv4Addr>::new()
             .table_id(table)
@@ -233,11 +249,135 @@ impl Netlink {
         }
     }
 
+    /// The ways of IPv6: the device's own for what leaves with `address`, and one of several for the rest.
+    pub(super) fn routes6(
+        &self,
+        device: &str,
+        address: Ipv6Addr,
+        prefix_len: u8,
+        router: Ipv6Addr,
+        table: u32,
+    ) -> Result<(), DeviceError> {
+        let index = self.index(device)?;
+        let subnet = ipnet::Ipv6Net::new(address, prefix_len).map_or(address, |net| net.network());
+        let to = || RouteMessageBuilder::<Ipv6Addr>::new().output_interface(index);
+        // IPv6 has no route of metric 0.
+        let rest = to().gateway(router).priority((table & 0xffff).max(1)).build();
+        let near = to().table_id(table).destination_prefix(subnet, prefix_len).build();
+        let far = to().table_id(table).gateway(router).build();
+        for route in [rest, near, far] {
+            self.route(format!("routing by {device} to {router}"), route)?;
+        }
+        let rule = self
+            .handle
+            .rule()
+            .add()
+            .v6()
+            .source_prefix(address, 128)
+            .table_id(table)
+            .priority(OWN_ROUTES_PRIORITY)
+            .action(RuleAction::ToTable);
+        match self.runtime.block_on(rule.execute()) {
+            Err(source) if !is_present(&source) => {
+                Err(DeviceError::Refused { what: format!("choosing routes for {address}"), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes away the IPv6 rules of one priority that choose one table.
+    pub(super) fn forget_rules6(&self, priority: u32, table: u32) -> Result<(), DeviceError> {
+        for rule in self.rules(IpVersion::V6, priority)? {
+            if rule.attributes.contains(&RuleAttribute::Table(table)) {
+                self.remove_rule(rule)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The route of answers by a load balancer, in the load balancer's table.
+    pub(super) fn return_route(&self, way: &Return) -> Result<(), DeviceError> {
+        let what = format!("routing answers by {}", way.gateway);
+        match way.gateway {
+            IpAddr::V4(gateway) => {
+                let to = RouteMessageBuilder::<Ipv4Addr>::new();
+                self.route(what, to.table_id(way.table).gateway(gateway).build())
+            }
+            IpAddr::V6(gateway) => {
+                let to = RouteMessageBuilder::<Ipv6Addr>::new();
+                self.route(what, to.table_id(way.table).gateway(gateway).build())
+            }
+        }
+    }
+
+    /// Makes the rules of one priority those of these ways: what is new comes before what is old goes.
+    pub(super) fn replace_rules<'a>(
+        &self,
+        priority: u32,
+        ways: impl IntoIterator<Item = &'a Return>,
+    ) -> Result<(), DeviceError> {
+        let mut old = self.rules(IpVersion::V4, priority)?;
+        // A kernel without IPv6 has no rules of it.
+        old.extend(self.rules(IpVersion::V6, priority).unwrap_or_default());
+        for way in ways {
+            let before = old.len();
+            old.retain(|rule| !is_rule_of(rule, way));
+            if old.len() == before {
+                self.add_rule(priority, way)?;
+            }
+        }
+        old.into_iter().try_for_each(|rule| self.remove_rule(rule))
+    }
+
+    fn add_rule(&self, priority: u32, way: &Return) -> Result<(), DeviceError> {
+        let add = self.handle.rule().add().table_id(way.table).priority(priority).action(RuleAction::ToTable);
+        let mut message = match way.source {
+            IpAddr::V4(source) => add.v4().source_prefix(source, 32).message_mut().clone(),
+            IpAddr::V6(source) => add.v6().source_prefix(source, 128).message_mut().clone(),
+        };
+        message.attributes.extend(selectors(way));
+        let mut request = self.handle.rule().add();
+        *request.message_mut() = message;
+        self.ask(format!("choosing routes for answers of {}", way.source), request.execute())
+    }
+
+    fn rules(&self, version: IpVersion, priority: u32) -> Result<Vec<RuleMessage>, DeviceError> {
+        let all: Vec<RuleMessage> =
+            self.ask("listing rules", self.handle.rule().get(version).execute().try_collect())?;
+        let wanted = RuleAttribute::Priority(priority);
+        Ok(all.into_iter().filter(|rule| rule.attributes.contains(&wanted)).collect())
+    }
+
+    fn remove_rule(&self, rule: RuleMessage) -> Result<(), DeviceError> {
+        self.ask("removing a rule", self.handle.rule().del(rule).execute())
+    }
+
+    fn route(&self, what: String, route: RouteMessage) -> Result<(), DeviceError> {
+        self.ask(what, self.handle.route().add(route).replace().execute())
+    }
+
     /// Says what the device is, once it is whole.
     pub(super) fn mark(&self, device: &str, mark: &str) -> Result<(), DeviceError> {
         let message = LinkUnspec::new_with_index(self.index(device)?).alias(mark).build();
         self.ask(format!("marking {device}"), self.handle.link().set(message).execute())
     }
+}
+
+/// What a rule asks of packets besides where they come from.
+fn selectors(way: &Return) -> [RuleAttribute; 2] {
+    [
+        RuleAttribute::IpProtocol(IpProtocol::from(i32::from(way.protocol))),
+        RuleAttribute::SourcePortRange(RulePortRange { start: way.port, end: way.port }),
+    ]
+}
+
+fn is_rule_of(rule: &RuleMessage, way: &Return) -> bool {
+    let family = if way.source.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let has = |attribute: &RuleAttribute| rule.attributes.contains(attribute);
+    rule.header.family == family
+        && has(&RuleAttribute::Source(way.source))
+        && has(&RuleAttribute::Table(way.table))
+        && selectors(way).iter().all(has)
 }
 
 fn is_absent(error: &rtnetlink::Error) -> bool {
@@ -256,4 +396,4 @@ pub(super) fn errno(error: &rtnetlink::Error) -> Option<i32> {
 }
 
 /// Before the main table's 32766, after the local table's 0.
-const OWN_ROUTES_PRIORITY: u32 = 1_000;
+pub(super) const OWN_ROUTES_PRIORITY: u32 = 1_000;

@@ -15,10 +15,13 @@ use std::{
 use thiserror::Error;
 
 use super::{
-    device::{DeviceError, End, Netlink},
+    device::{DeviceError, End, Netlink, OWN_ROUTES_PRIORITY},
     namespace::{self, NamespaceError, within, within_or_here},
     offload,
-    plan::{Bridge, Conflict, Interface, Kind, Network, Present, Step, Uplink, UplinkLeg, mac, steps},
+    plan::{
+        Bridge, Conflict, Interface, Ipv6, Kind, Network, Present, Return, Step, Uplink, UplinkLeg, mac,
+        steps,
+    },
     remnant,
 };
 use crate::snapshot::{host::HostSlice, names::UPLINK};
@@ -29,6 +32,8 @@ pub struct Virtual {
     uplink: Option<Uplink>,
     /// Filters put in force by this process; those of an earlier one are replaced by equal ones.
     filters: BTreeMap<String, String>,
+    /// Ways of answers put in force by this process; those of an earlier one are replaced by equal ones.
+    returns: BTreeMap<String, BTreeSet<Return>>,
     /// What was seen to stand as a whole, and when.
     seen: Option<(Network, Instant)>,
 }
@@ -111,7 +116,13 @@ impl Applied {
 impl Virtual {
     /// The driver of the appliance of this name; without `uplink`, nothing leaves a VPC.
     pub fn new(appliance: impl Into<String>, uplink: Option<Uplink>) -> Self {
-        Self { appliance: appliance.into(), uplink, filters: BTreeMap::new(), seen: None }
+        Self {
+            appliance: appliance.into(),
+            uplink,
+            filters: BTreeMap::new(),
+            returns: BTreeMap::new(),
+            seen: None,
+        }
     }
 
     /// Makes the host's networks what `slice` asks for. Blocks for some milliseconds per new interface.
@@ -178,6 +189,9 @@ impl Virtual {
             if let Some(rules) = self.filters.get(&name) {
                 present.filters.insert(name.clone(), rules.clone());
             }
+            if let Some(returns) = self.returns.get(&name) {
+                present.returns.insert(name.clone(), returns.clone());
+            }
             present.namespaces.insert(name, devices);
         }
         Ok(present)
@@ -194,11 +208,14 @@ impl Virtual {
             }
             Step::RemoveNamespace { namespace } => {
                 self.filters.remove(namespace);
+                self.returns.remove(namespace);
                 remnant::remove_namespace(namespace)
             }
             Step::MakeNamespace { namespace, kind } => {
                 self.filters.remove(namespace);
-                namespace::make(namespace, || set_up(*kind))
+                namespace::make(namespace, || set_up(*kind))?;
+                self.returns.insert(namespace.clone(), BTreeSet::new());
+                Ok(())
             }
             Step::Filter { namespace, rules } => {
                 within(namespace, || filter(rules))??;
@@ -208,32 +225,125 @@ impl Virtual {
             Step::MakeBridge(bridge) => within(&bridge.namespace, || make_bridge(bridge))?,
             Step::MakeUplink(leg) => make_uplink(leg),
             Step::MakeInterface(interface) => make_interface(interface),
+            Step::ChangeBridge(bridge) => within(&bridge.namespace, || change_bridge(bridge))?,
+            Step::ChangeInterface(interface) => change_interface(interface),
+            Step::Return { namespace, kind, returns } => {
+                // Until it is done, nothing is known of what is in force.
+                self.returns.remove(namespace);
+                within(namespace, || put_returns(*kind, returns))??;
+                self.returns.insert(namespace.clone(), returns.clone());
+                Ok(())
+            }
         }
     }
 }
 
-/// Settings of a new namespace, on a thread inside it.
+/// Prepares a new namespace, on a thread inside it.
 fn set_up(kind: Kind) -> Result<(), StepError> {
-    let of_kind = match kind {
-        Kind::Router => ROUTER_SETTINGS,
-        Kind::Host => HOST_SETTINGS,
-    };
-    for (setting, value) in SETTINGS.iter().chain(of_kind) {
-        let path = format!("/proc/sys/{setting}");
-        match fs::write(&path, value) {
-            // Not every kernel has IPv6 or filters bridges, and then there is nothing to set.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(StepError::Setting { setting: (*setting).to_owned(), source }),
-            Ok(()) => {}
-        }
-    }
+    settings(kind)?;
     Ok(Netlink::open()?.up("lo")?)
+}
+
+fn settings(kind: Kind) -> Result<(), StepError> {
+    let of_kind: &[_] = match kind {
+        Kind::Router => &[ROUTER_SETTINGS],
+        Kind::Node => &[HOST_SETTINGS, NODE_SETTINGS],
+        Kind::Host => &[HOST_SETTINGS],
+    };
+    let mut all = SETTINGS.iter().chain(of_kind.iter().copied().flatten());
+    all.try_for_each(|(setting, value)| set_if_there(setting, value))
+}
+
+/// A setting of the thread's namespace, by its path below `/proc/sys`.
+fn set(setting: &str, value: &str) -> Result<(), StepError> {
+    fs::write(format!("/proc/sys/{setting}"), value)
+        .map_err(|source| StepError::Setting { setting: setting.to_owned(), source })
+}
+
+/// Not every kernel has IPv6 or filters bridges, and then there is nothing to set.
+fn set_if_there(setting: &str, value: &str) -> Result<(), StepError> {
+    match set(setting, value) {
+        Err(StepError::Setting { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Makes a node that an older version made forward as one does now.
+fn forward() -> Result<(), StepError> {
+    NODE_SETTINGS.iter().try_for_each(|(setting, value)| set_if_there(setting, value))?;
+    // Redirects are sent if either the device's own setting says so or that of all, and a device keeps its own.
+    for device in Netlink::open()?.devices()?.keys() {
+        set_if_there(&format!("net/ipv4/conf/{device}/send_redirects"), "0")?;
+    }
+    Ok(())
+}
+
+/// Gives a device of the thread's namespace its IPv6 address, or takes it away; whatever it had goes.
+fn settle_ipv6(netlink: &Netlink, device: &str, ipv6: Option<Ipv6>) -> Result<(), StepError> {
+    let of = |name: &str| format!("net/ipv6/conf/{device}/{name}");
+    set_if_there(&of("disable_ipv6"), "1")?;
+    let Some(Ipv6 { address, prefix_len, .. }) = ipv6 else { return Ok(()) };
+    // What a namespace sends to its own addresses passes by loopback.
+    set("net/ipv6/conf/lo/disable_ipv6", "0")?;
+    // Addresses are given out once, so nobody needs to be asked whether one is free; and ways are known.
+    for (name, value) in [
+        ("accept_dad", "0"),
+        ("accept_ra", "0"),
+        ("accept_redirects", "0"),
+        ("autoconf", "0"),
+        ("disable_ipv6", "0"),
+    ] {
+        set(&of(name), value)?;
+    }
+    Ok(netlink.address6(device, address, prefix_len)?)
+}
+
+fn change_bridge(bridge: &Bridge) -> Result<(), StepError> {
+    let netlink = Netlink::open()?;
+    settle_bridge6(&netlink, bridge)?;
+    Ok(netlink.mark(&bridge.device, &bridge.mark())?)
+}
+
+fn settle_bridge6(netlink: &Netlink, bridge: &Bridge) -> Result<(), StepError> {
+    settle_ipv6(netlink, &bridge.device, bridge.ipv6)?;
+    if bridge.ipv6.is_some() {
+        set("net/ipv6/conf/all/forwarding", "1")?;
+    }
+    Ok(())
+}
+
+fn change_interface(interface: &Interface) -> Result<(), StepError> {
+    within(&interface.namespace, || settle_interface6(&Netlink::open()?, interface))??;
+    Ok(within(&interface.vpc_namespace, || Netlink::open()?.mark(&interface.port, &interface.mark()))??)
+}
+
+fn settle_interface6(netlink: &Netlink, interface: &Interface) -> Result<(), StepError> {
+    let table = u32::from(interface.address);
+    netlink.forget_rules6(OWN_ROUTES_PRIORITY, table)?;
+    settle_ipv6(netlink, &interface.device, interface.ipv6)?;
+    if let Some(Ipv6 { address, prefix_len, router: Some(router) }) = interface.ipv6 {
+        netlink.routes6(&interface.device, address, prefix_len, router, table)?;
+    }
+    Ok(())
+}
+
+/// Makes the ways of answers in the thread's namespace these, and no others. An older version may have made it.
+fn put_returns(kind: Kind, returns: &BTreeSet<Return>) -> Result<(), StepError> {
+    if kind == Kind::Node {
+        forward()?;
+    }
+    let netlink = Netlink::open()?;
+    for way in returns {
+        netlink.return_route(way)?;
+    }
+    Ok(netlink.replace_rules(RETURN_PRIORITY, returns)?)
 }
 
 fn make_bridge(bridge: &Bridge) -> Result<(), StepError> {
     let netlink = Netlink::open()?;
     netlink.make_bridge(&bridge.device, bridge.address)?;
     netlink.address(&bridge.device, bridge.address, bridge.prefix_len)?;
+    settle_bridge6(&netlink, bridge)?;
     Ok(netlink.mark(&bridge.device, &bridge.mark())?)
 }
 
@@ -288,7 +398,8 @@ fn make_interface(interface: &Interface) -> Result<(), StepError> {
             // Any order will do, as long as no two interfaces of a namespace share one.
             netlink.default_route(device, *router, u32::from(*address) & 0xffff)?;
         }
-        Ok(netlink.own_routes(device, *address, *prefix_len, *router)?)
+        netlink.own_routes(device, *address, *prefix_len, *router)?;
+        settle_interface6(&netlink, interface)
     })??;
     Ok(within(&interface.vpc_namespace, || Netlink::open()?.mark(port, &interface.mark()))??)
 }
@@ -317,6 +428,8 @@ fn filter(rules: &str) -> Result<(), StepError> {
     Err(StepError::Rules(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
+/// Before the rules of addresses: an answer goes by the load balancer although its own address has routes.
+const RETURN_PRIORITY: u32 = OWN_ROUTES_PRIORITY - 100;
 /// How long what was seen to stand is believed to stand: somebody may remove it by hand.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Of every namespace.
@@ -326,7 +439,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("net/ipv4/conf/default/rp_filter", "0"),
     // Roles and tasks are not root, and their ports are nobody else's here.
     ("net/ipv4/ip_unprivileged_port_start", "0"),
-    // A VPC is IPv4, and half an IPv6 would only answer slowly.
+    // Where a subnet has no IPv6, half of one would only answer slowly.
     ("net/ipv6/conf/all/disable_ipv6", "1"),
     ("net/ipv6/conf/default/disable_ipv6", "1"),
 ];
@@ -340,9 +453,20 @@ const ROUTER_SETTINGS: &[(&str, &str)] = &[
     ("net/bridge/bridge-nf-call-iptables", "0"),
     ("net/bridge/bridge-nf-call-arptables", "0"),
 ];
+/// Of a node's namespace, besides those of a namespace that holds interfaces.
+const NODE_SETTINGS: &[(&str, &str)] = &[
+    // What targets answer to somebody else than a load balancer's client comes here too, and goes on.
+    ("net/ipv4/ip_forward", "1"),
+    ("net/ipv6/conf/all/forwarding", "1"),
+    ("net/ipv4/conf/all/send_redirects", "0"),
+    ("net/ipv4/conf/default/send_redirects", "0"),
+];
 /// Of a namespace that holds interfaces.
 const HOST_SETTINGS: &[(&str, &str)] = &[
     // One address per interface: each answers for its own only.
     ("net/ipv4/conf/all/arp_ignore", "1"),
     ("net/ipv4/conf/all/arp_announce", "2"),
+    // Nobody tells a target a shorter way past its load balancer.
+    ("net/ipv4/conf/all/accept_redirects", "0"),
+    ("net/ipv4/conf/default/accept_redirects", "0"),
 ];

@@ -13,7 +13,10 @@ use super::{
         ApiView, Destination, GatewayCredentials, GatewaySlice, IntegrationView, LinkView, RoleCertificate,
         RouteView, ServiceInstanceView, ServiceView, StageView,
     },
-    host::{HostInstance, HostInterface, HostSlice, HostTask, SubnetNetwork, SupervisorSlice, VpcNetwork},
+    host::{
+        HostInstance, HostInterface, HostSlice, HostTask, ReturnPath, SubnetNetwork, SupervisorSlice,
+        VpcNetwork,
+    },
     link::{LaneTarget, LinkCredentials, LinkSlice, LinkTargetView},
     names,
     node::{
@@ -410,7 +413,35 @@ fn host_slice(state: &State, settings: &Settings, security_groups: Groups) -> Ho
             Some((task.arn.clone(), host))
         })
         .collect();
-    HostSlice { vpcs, subnets, interfaces, instances, security_groups, tasks }
+    HostSlice { vpcs, subnets, interfaces, instances, returns: return_paths(state), security_groups, tasks }
+}
+
+/// Where targets answer clients through their load balancer.
+fn return_paths(state: &State) -> BTreeSet<ReturnPath> {
+    let mut paths = BTreeSet::new();
+    for listener in state.listeners.values() {
+        let protocols: &[u8] = match listener.protocol.as_str() {
+            "TCP" => &[permit::TCP],
+            "UDP" | "QUIC" => &[permit::UDP],
+            "TCP_UDP" | "TCP_QUIC" => &[permit::TCP, permit::UDP],
+            // What ends in a socket here is answered to that socket.
+            _ => &[],
+        };
+        let groups = listener.default_actions.iter().flat_map(Action::groups);
+        let groups = groups.filter_map(|arn| state.target_groups.get(arn.as_str()));
+        for group in groups.filter(|group| group.preserves_clients()) {
+            for target in targets_of(state, &group.arn) {
+                paths.extend(protocols.iter().map(|protocol| ReturnPath {
+                    vpc_id: group.vpc_id.clone(),
+                    address: target.address,
+                    protocol: *protocol,
+                    port: target.key.port,
+                    load_balancer: listener.load_balancer_arn.clone(),
+                }));
+            }
+        }
+    }
+    paths
 }
 
 /// Integrations of the deployments that stages serve.

@@ -1,7 +1,7 @@
 //! What the host role needs: networks, interfaces and tasks; and which roles to run.
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,9 @@ pub struct HostSlice {
     pub interfaces: BTreeMap<InterfaceId, HostInterface>,
     /// Machines by id.
     pub instances: BTreeMap<InstanceId, HostInstance>,
+    /// The ways of answers that must come back by a load balancer.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub returns: BTreeSet<ReturnPath>,
     /// Security groups by id, resolved.
     pub security_groups: BTreeMap<SecurityGroupId, SecurityGroupView>,
     /// Tasks by ARN; one that is absent is stopped at once and forgotten.
@@ -79,6 +82,31 @@ pub struct HostInterface {
     pub owner: InterfaceOwner,
     /// Its security groups, enforced here for instances and tasks.
     pub groups: Vec<SecurityGroupId>,
+}
+
+impl HostInterface {
+    /// Whether `address` is one of its.
+    pub fn has(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.address == address,
+            IpAddr::V6(address) => self.ipv6 == Some(address),
+        }
+    }
+}
+
+/// A target that sees its clients' own addresses: it answers them, and yet its answers must come by the load balancer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ReturnPath {
+    /// The VPC.
+    pub vpc_id: VpcId,
+    /// The target's address.
+    pub address: IpAddr,
+    /// IANA number.
+    pub protocol: u8,
+    /// The target's port.
+    pub port: u16,
+    /// The load balancer.
+    pub load_balancer: Arn,
 }
 
 /// A machine: a namespace in which tasks run.

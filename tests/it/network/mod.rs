@@ -8,3 +8,5 @@ mod lifecycle;
 mod reach;
 /// Where a VPC's resolver is reached, and whom it reaches.
 mod resolver;
+/// IPv6, and the ways of answers that go by load balancers.
+mod families;

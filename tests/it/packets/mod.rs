@@ -28,3 +28,5 @@ mod direct;
 mod decap;
 /// More flows to one target than one address has ports for.
 mod ports;
+/// IPv6, datagrams, and targets that see their clients.
+mod families;

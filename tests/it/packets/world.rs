@@ -42,7 +42,7 @@ pub(super) const TARGET_PORT: u16 = 8080;
 pub(super) struct World {
     name: Name,
     internet: Netns,
-    slice: HostSlice,
+    pub(super) slice: HostSlice,
     pub(super) bpffs: BpfFs,
 }
 
@@ -412,7 +412,7 @@ pub(super) fn balancer_arn() -> Arn {
     Arn::from("arn:aws:elasticloadbalancing:r:1:loadbalancer/net/a/1".to_owned())
 }
 
-fn vpc() -> VpcId {
+pub(super) fn vpc() -> VpcId {
     VpcId::from("vpc-1".to_owned())
 }
 

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4},
 };
 
 use ipnet::Ipv4Net;
@@ -19,7 +19,7 @@ use crate::{
         network::InterfaceOwner,
     },
     snapshot::{
-        host::{HostInterface, HostSlice, VpcNetwork},
+        host::{HostInterface, HostSlice, ReturnPath, SubnetNetwork, VpcNetwork},
         names,
     },
 };
@@ -63,6 +63,24 @@ pub struct Namespace {
     pub kind: Kind,
     /// Its packet filter, an nftables rule set; none where another place filters.
     pub filter: Option<String>,
+    /// The ways of answers that do not go where their destination is.
+    pub returns: BTreeSet<Return>,
+}
+
+/// The way of a target's answers to clients that it sees as they are: by the load balancer, which puts its own address
+/// in front of them again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Return {
+    /// The target's address.
+    pub source: IpAddr,
+    /// IANA number.
+    pub protocol: u8,
+    /// The target's port.
+    pub port: u16,
+    /// The load balancer's address in the same subnet as the device that leads there, or the router's on the way to it.
+    pub gateway: IpAddr,
+    /// The table of routes by this gateway: its IPv4 address as a number, which nobody else's table has.
+    pub table: u32,
 }
 
 /// What a namespace is for.
@@ -70,6 +88,8 @@ pub struct Namespace {
 pub enum Kind {
     /// Forwards between a VPC's subnets.
     Router,
+    /// Holds interfaces of load balancers, and sends on what comes to them that is not theirs.
+    Node,
     /// Holds interfaces and whoever uses them.
     Host,
 }
@@ -85,6 +105,19 @@ pub struct Bridge {
     pub address: Ipv4Addr,
     /// The subnet's length.
     pub prefix_len: u8,
+    /// What the subnet has of IPv6.
+    pub ipv6: Option<Ipv6>,
+}
+
+/// What a device has of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ipv6 {
+    /// Its address.
+    pub address: Ipv6Addr,
+    /// The subnet's length.
+    pub prefix_len: u8,
+    /// The way to everything else; none on the router itself.
+    pub router: Option<Ipv6Addr>,
 }
 
 /// A VPC's way out: a veth from its namespace to the uplink's bridge.
@@ -119,6 +152,8 @@ pub struct Interface {
     pub prefix_len: u8,
     /// The subnet's router, the way to everything else.
     pub router: Ipv4Addr,
+    /// What it has of IPv6.
+    pub ipv6: Option<Ipv6>,
     /// Whether the kernel there must finish checksums itself, because XDP may turn its packets around before any
     /// device would have.
     pub finish_checksums: bool,
@@ -152,7 +187,7 @@ impl Network {
                 filter::vpc_edge(vpc.cidr, &link_addresses(slice, id), asks)
             });
             let name = names::vpc_namespace(appliance, id);
-            network.namespaces.insert(name, Namespace { kind: Kind::Router, filter });
+            network.namespaces.insert(name, Namespace::new(Kind::Router, filter));
             network.uplinks.extend(leg);
         }
         for (id, subnet) in &slice.subnets {
@@ -165,21 +200,27 @@ impl Network {
                 device: names::bridge(id),
                 address: subnet.router,
                 prefix_len: subnet.cidr.prefix_len(),
+                ipv6: subnet.ipv6.zip(subnet.router6()).map(|(cidr, address)| Ipv6 {
+                    address,
+                    prefix_len: cidr.prefix_len(),
+                    router: None,
+                }),
             });
         }
         for (id, vpc) in &slice.vpcs {
             let Some(address) = vpc.resolver else { continue };
             let (interface, bridge) = resolver(slice, appliance, id, address);
-            network.host_namespace(&interface.namespace, None);
+            network.namespace(&interface.namespace, Kind::Node, None);
             network.bridges.extend(bridge);
             network.interfaces.push(interface);
         }
         for instance in slice.instances.values() {
-            network.host_namespace(&instance.namespace, None);
+            network.namespace(&instance.namespace, Kind::Host, None);
         }
         for (id, interface) in &slice.interfaces {
             network.interface(slice, appliance, id, interface);
         }
+        network.returns(slice, appliance);
         network.refuse_twins();
         network
     }
@@ -203,7 +244,9 @@ impl Network {
         let guarded = matches!(interface.owner, InterfaceOwner::Instance(_) | InterfaceOwner::Task(_));
         let groups = interface.groups.iter().filter_map(|group| slice.security_groups.get(group));
         let resolver = slice.vpcs.get(&interface.vpc_id).and_then(|vpc| vpc.resolver);
-        self.host_namespace(&namespace, guarded.then(|| filter::security_groups(groups, resolver)));
+        let is_balancer = matches!(interface.owner, InterfaceOwner::LoadBalancer(_));
+        let kind = if is_balancer { Kind::Node } else { Kind::Host };
+        self.namespace(&namespace, kind, guarded.then(|| filter::security_groups(groups, resolver)));
         self.interfaces.push(Interface {
             vpc_namespace: names::vpc_namespace(appliance, &subnet.vpc_id),
             bridge: names::bridge(&interface.subnet_id),
@@ -213,15 +256,60 @@ impl Network {
             address: interface.address,
             prefix_len: subnet.cidr.prefix_len(),
             router: subnet.router,
-            finish_checksums: !matches!(interface.owner, InterfaceOwner::LoadBalancer(_)),
+            ipv6: ipv6_of(interface, subnet),
+            finish_checksums: !is_balancer,
             answers_only: false,
         });
     }
 
-    fn host_namespace(&mut self, name: &str, filter: Option<String>) {
+    fn namespace(&mut self, name: &str, kind: Kind, filter: Option<String>) {
         let entry = self.namespaces.entry(name.to_owned());
-        let namespace = entry.or_insert(Namespace { kind: Kind::Host, filter: None });
+        let namespace = entry.or_insert(Namespace::new(kind, None));
         namespace.filter = filter.or(namespace.filter.take());
+    }
+
+    /// Sends answers of targets that see clients as they are by their load balancer: from the target's own namespace
+    /// where the load balancer is in its subnet, else by the router, clients in the target's own subnet included.
+    fn returns(&mut self, slice: &HostSlice, appliance: &str) {
+        let mut ways: Vec<(String, Return)> = Vec::new();
+        for path in &slice.returns {
+            let Some(owner) =
+                slice.interfaces.values().find(|own| own.vpc_id == path.vpc_id && own.has(path.address))
+            else {
+                continue;
+            };
+            let balancer = InterfaceOwner::LoadBalancer(path.load_balancer.clone());
+            let all = || slice.interfaces.values().filter(|own| own.owner == balancer);
+            let near = all().find(|own| own.subnet_id == owner.subnet_id);
+            let Some(by) = near.or_else(|| all().next()) else { continue };
+            let mut send = |namespace: String, ipv4: Ipv4Addr, ipv6: Option<Ipv6Addr>| {
+                let gateway = match path.address {
+                    IpAddr::V4(_) => Some(IpAddr::V4(ipv4)),
+                    IpAddr::V6(_) => ipv6.map(IpAddr::V6),
+                };
+                ways.extend(gateway.map(|gateway| {
+                    let ReturnPath { address: source, protocol, port, .. } = *path;
+                    (namespace, Return { source, protocol, port, gateway, table: u32::from(ipv4) })
+                }));
+            };
+            let machine = names::owner_namespace(appliance, &owner.vpc_id, &owner.owner);
+            if near.is_some() {
+                send(machine, by.address, by.ipv6);
+            } else if let Some(subnet) = slice.subnets.get(&owner.subnet_id) {
+                send(machine, subnet.router, subnet.router6());
+                send(names::vpc_namespace(appliance, &owner.vpc_id), by.address, by.ipv6);
+            }
+        }
+        for (name, way) in ways {
+            let Some(namespace) = self.namespaces.get_mut(&name) else { continue };
+            // Two load balancers of one node may share a target: either knows the other's flows.
+            let is_known = |other: &Return| {
+                (other.source, other.protocol, other.port) == (way.source, way.protocol, way.port)
+            };
+            if !namespace.returns.iter().any(is_known) {
+                namespace.returns.insert(way);
+            }
+        }
     }
 
     fn uplink_leg(
@@ -282,11 +370,37 @@ impl Network {
     }
 }
 
+fn ipv6_of(interface: &HostInterface, subnet: &SubnetNetwork) -> Option<Ipv6> {
+    Some(Ipv6 {
+        address: interface.ipv6?,
+        prefix_len: subnet.ipv6?.prefix_len(),
+        router: Some(subnet.router6()?),
+    })
+}
+
+impl Namespace {
+    fn new(kind: Kind, filter: Option<String>) -> Self {
+        Self { kind, filter, returns: BTreeSet::new() }
+    }
+}
+
 impl Bridge {
     /// What a finished bridge says of itself.
     pub fn mark(&self) -> String {
-        format!("{MARK} {}/{}", self.address, self.prefix_len)
+        format!("{MARK} {}/{}{}", self.address, self.prefix_len, mark6(self.ipv6))
     }
+}
+
+/// The end of a mark, which may change while the device stays.
+fn mark6(ipv6: Option<Ipv6>) -> String {
+    let Some(Ipv6 { address, prefix_len, router }) = ipv6 else { return String::new() };
+    let via = router.map(|router| format!(" via {router}")).unwrap_or_default();
+    format!("{MARK6}{address}/{prefix_len}{via}")
+}
+
+/// A mark without what it says of IPv6.
+pub(super) fn without_ipv6(mark: &str) -> &str {
+    mark.split_once(MARK6).map_or(mark, |(rest, _)| rest)
 }
 
 impl UplinkLeg {
@@ -302,7 +416,8 @@ impl Interface {
     /// What a finished interface says of itself.
     pub fn mark(&self) -> String {
         let Self { address, prefix_len, router, bridge, namespace, .. } = self;
-        format!("{MARK} {address}/{prefix_len} via {router} on {bridge} for {namespace}")
+        let ipv6 = mark6(self.ipv6);
+        format!("{MARK} {address}/{prefix_len} via {router} on {bridge} for {namespace}{ipv6}")
     }
 }
 
@@ -330,3 +445,5 @@ fn link_addresses(slice: &HostSlice, vpc: &VpcId) -> Vec<Ipv4Addr> {
 /// Begins every mark. The number changes when the same description comes to mean another device, so that an upgrade
 /// makes it anew.
 const MARK: &str = "gatehouse/1";
+/// Begins what a mark says of IPv6.
+const MARK6: &str = " + ";

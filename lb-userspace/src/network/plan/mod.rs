@@ -18,7 +18,9 @@ mod steps;
 pub use addresses::{
     AddressPlan, Device, Devices, Held, Ours, Static, addresses, candidates, ours, place, underlay,
 };
-pub use desired::{Bridge, Conflict, Interface, Kind, Namespace, Network, Uplink, UplinkLeg, mac};
+pub use desired::{
+    Bridge, Conflict, Interface, Ipv6, Kind, Namespace, Network, Return, Uplink, UplinkLeg, mac,
+};
 pub use steps::{Present, Step, steps};
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ pub(super) fn resolver(
                 device: device.clone(),
                 address: router,
                 prefix_len: OWN_PREFIX_LEN,
+                ipv6: None,
             };
             (device, router, OWN_PREFIX_LEN, Some(own))
         }
@@ -48,6 +49,7 @@ pub(super) fn resolver(
         address,
         prefix_len,
         router,
+        ipv6: None,
         finish_checksums: true,
         // Health checks and requests to targets must go on leaving with a load balancer's address.
         answers_only: true,

@@ -9,7 +9,7 @@ use std::{
     fmt,
 };
 
-use super::desired::{Bridge, Interface, Kind, Network, UplinkLeg};
+use super::desired::{Bridge, Interface, Kind, Network, Return, UplinkLeg, without_ipv6};
 use crate::snapshot::names::UPLINK;
 
 /// What stands on this host.
@@ -19,6 +19,8 @@ pub struct Present {
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// Filters known to be in force. A filter that is not known is put in force again, which changes nothing.
     pub filters: BTreeMap<String, String>,
+    /// Ways of answers known to be in force. Those that are not known are put in force again.
+    pub returns: BTreeMap<String, BTreeSet<Return>>,
 }
 
 /// One thing to do.
@@ -56,6 +58,19 @@ pub enum Step {
     MakeUplink(UplinkLeg),
     /// Makes an interface.
     MakeInterface(Interface),
+    /// Gives a bridge the IPv6 address that it should have, or takes it away.
+    ChangeBridge(Bridge),
+    /// Gives an interface the IPv6 address that it should have, or takes it away; IPv4 goes on meanwhile.
+    ChangeInterface(Interface),
+    /// Replaces the ways of answers in a namespace, and makes sure that it forwards as its kind does.
+    Return {
+        /// The namespace.
+        namespace: String,
+        /// What it is for.
+        kind: Kind,
+        /// All that must be in force.
+        returns: BTreeSet<Return>,
+    },
 }
 
 impl Step {
@@ -66,9 +81,15 @@ impl Step {
             Self::RemoveNamespace { namespace }
             | Self::MakeNamespace { namespace, .. }
             | Self::Filter { namespace, .. } => namespace.clone(),
-            Self::MakeBridge(bridge) => within(&bridge.namespace, &bridge.device),
+            // A way that is missing is not a namespace that is: what else stands there works.
+            Self::Return { namespace, .. } => within(namespace, "answers"),
+            Self::MakeBridge(bridge) | Self::ChangeBridge(bridge) => {
+                within(&bridge.namespace, &bridge.device)
+            }
             Self::MakeUplink(leg) => within(&leg.namespace, UPLINK),
-            Self::MakeInterface(interface) => within(&interface.namespace, &interface.device),
+            Self::MakeInterface(interface) | Self::ChangeInterface(interface) => {
+                within(&interface.namespace, &interface.device)
+            }
         }
     }
 
@@ -76,10 +97,14 @@ impl Step {
     pub fn needs(&self) -> Vec<String> {
         match self {
             Self::RemoveDevice { .. } | Self::RemoveNamespace { .. } => Vec::new(),
-            Self::MakeNamespace { namespace, .. } | Self::Filter { namespace, .. } => vec![namespace.clone()],
-            Self::MakeBridge(bridge) => vec![bridge.namespace.clone(), self.subject()],
+            Self::MakeNamespace { namespace, .. }
+            | Self::Filter { namespace, .. }
+            | Self::Return { namespace, .. } => vec![namespace.clone()],
+            Self::MakeBridge(bridge) | Self::ChangeBridge(bridge) => {
+                vec![bridge.namespace.clone(), self.subject()]
+            }
             Self::MakeUplink(leg) => vec![leg.namespace.clone(), self.subject()],
-            Self::MakeInterface(interface) => vec![
+            Self::MakeInterface(interface) | Self::ChangeInterface(interface) => vec![
                 interface.namespace.clone(),
                 interface.vpc_namespace.clone(),
                 within(&interface.vpc_namespace, &interface.bridge),
@@ -101,6 +126,15 @@ impl fmt::Display for Step {
             Self::MakeNamespace { namespace, .. } => write!(f, "make namespace {namespace}"),
             Self::Filter { namespace, .. } => write!(f, "filter packets of {namespace}"),
             Self::MakeBridge(bridge) => write!(f, "make bridge {} in {}", bridge.device, bridge.namespace),
+            Self::ChangeBridge(bridge) => {
+                write!(f, "change IPv6 of bridge {} in {}", bridge.device, bridge.namespace)
+            }
+            Self::ChangeInterface(interface) => {
+                write!(f, "change IPv6 of interface {} in {}", interface.device, interface.namespace)
+            }
+            Self::Return { namespace, returns, .. } => {
+                write!(f, "send answers of {} ports of {namespace} by load balancers", returns.len())
+            }
             Self::MakeUplink(leg) => write!(f, "make the uplink of {} as {}", leg.namespace, leg.address),
             Self::MakeInterface(interface) => {
                 write!(
@@ -128,31 +162,32 @@ pub fn steps(desired: &Network, present: &Present) -> Vec<Step> {
         }
     }
     for bridge in &desired.bridges {
-        plan.device(
-            &bridge.namespace,
-            &bridge.device,
-            &bridge.mark(),
-            true,
-            Step::MakeBridge(bridge.clone()),
-        );
+        let (make, change) = (Step::MakeBridge(bridge.clone()), Step::ChangeBridge(bridge.clone()));
+        plan.device(&bridge.namespace, &bridge.device, &bridge.mark(), true, make, Some(change));
     }
     for leg in &desired.uplinks {
-        plan.device(&leg.namespace, UPLINK, &leg.mark(), true, Step::MakeUplink(leg.clone()));
+        plan.device(&leg.namespace, UPLINK, &leg.mark(), true, Step::MakeUplink(leg.clone()), None);
     }
+    let mut made_in: BTreeSet<&str> = BTreeSet::new();
     for interface in &desired.interfaces {
         // A port leaves its bridge when the bridge goes, and outlives a namespace removed under its other end.
         let bridge_stays =
             !plan.remade.contains(&(interface.vpc_namespace.clone(), interface.bridge.clone()));
         let end_stands =
             present.namespaces.get(&interface.namespace).is_some_and(|d| d.contains_key(&interface.device));
-        plan.device(
+        let stays = plan.device(
             &interface.vpc_namespace,
             &interface.port,
             &interface.mark(),
             bridge_stays && end_stands,
             Step::MakeInterface(interface.clone()),
+            Some(Step::ChangeInterface(interface.clone())),
         );
+        if !stays {
+            made_in.extend([interface.namespace.as_str(), interface.vpc_namespace.as_str()]);
+        }
     }
+    plan.returns(desired, &made_in);
     plan.leftovers(desired);
     plan.removals.extend(plan.makings);
     plan.removals
@@ -167,11 +202,25 @@ struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Keeps the device if it carries `mark` and is `whole`, else makes it, after taking down what bears its name.
-    fn device(&mut self, namespace: &str, device: &str, mark: &str, whole: bool, make: Step) {
+    /// Keeps the device if it carries `mark` and is `whole`; changes it if it differs in IPv6 alone; else makes it, after
+    /// taking down what bears its name. Answers whether it stays as it is.
+    fn device(
+        &mut self,
+        namespace: &str,
+        device: &str,
+        mark: &str,
+        whole: bool,
+        make: Step,
+        change: Option<Step>,
+    ) -> bool {
         let found = self.present.namespaces.get(namespace).and_then(|devices| devices.get(device));
         if found.is_some_and(|found| found == mark) && whole {
-            return;
+            return true;
+        }
+        let differs_in_ipv6 = found.is_some_and(|found| without_ipv6(found) == without_ipv6(mark));
+        if let Some(change) = change.filter(|_| whole && differs_in_ipv6) {
+            self.makings.push(change);
+            return false;
         }
         if found.is_some() {
             self.removals
@@ -179,6 +228,21 @@ impl Plan<'_> {
         }
         self.remade.insert((namespace.to_owned(), device.to_owned()));
         self.makings.push(make);
+        false
+    }
+
+    /// Puts ways of answers in force where they differ, and where a device was made, which has no routes yet.
+    fn returns(&mut self, desired: &Network, made_in: &BTreeSet<&str>) {
+        let no_returns = BTreeSet::new();
+        for (namespace, wanted) in &desired.namespaces {
+            let is_new = !self.present.namespaces.contains_key(namespace);
+            let known = if is_new { Some(&no_returns) } else { self.present.returns.get(namespace) };
+            let routes_stand = wanted.returns.is_empty() || !made_in.contains(namespace.as_str());
+            if known != Some(&wanted.returns) || !routes_stand {
+                let returns = wanted.returns.clone();
+                self.makings.push(Step::Return { namespace: namespace.clone(), kind: wanted.kind, returns });
+            }
+        }
     }
 
     /// Takes down what stands and is not asked for. Interfaces go by their port, which takes the other end along.

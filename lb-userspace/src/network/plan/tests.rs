@@ -9,7 +9,7 @@ use crate::{
         network::InterfaceOwner,
     },
     snapshot::{
-        host::{HostInstance, HostInterface, HostSlice, SubnetNetwork, VpcNetwork},
+        host::{HostInstance, HostInterface, HostSlice, ReturnPath, SubnetNetwork, VpcNetwork},
         names,
     },
 };
@@ -76,7 +76,7 @@ fn carry_out(present: &mut Present, steps: &[Step]) {
             Step::RemoveDevice { namespace, device } => {
                 let mark = present.namespaces.get_mut(namespace).unwrap().remove(device).unwrap();
                 // The other end goes too.
-                if let Some((_, owner)) = mark.split_once(" for ") {
+                if let Some((_, owner)) = desired::without_ipv6(&mark).split_once(" for ") {
                     let end = device.replace("prt", "eni").replace("-port", "");
                     present.namespaces.get_mut(owner).map(|devices| devices.remove(&end));
                 }
@@ -84,15 +84,35 @@ fn carry_out(present: &mut Present, steps: &[Step]) {
             Step::RemoveNamespace { namespace } => {
                 present.namespaces.remove(namespace).unwrap();
                 present.filters.remove(namespace);
+                present.returns.remove(namespace);
             }
             Step::MakeNamespace { namespace, .. } => {
                 assert!(present.namespaces.insert(namespace.clone(), BTreeMap::new()).is_none());
+                present.returns.insert(namespace.clone(), Default::default());
             }
             Step::Filter { namespace, rules } => {
                 assert!(present.namespaces.contains_key(namespace), "{step}");
                 present.filters.insert(namespace.clone(), rules.clone());
             }
             Step::MakeBridge(bridge) => put(present, &bridge.namespace, &bridge.device, bridge.mark()),
+            Step::ChangeBridge(bridge) => {
+                let devices = present.namespaces.get_mut(&bridge.namespace).unwrap();
+                assert!(
+                    devices.insert(bridge.device.clone(), bridge.mark()).is_some(),
+                    "{step} before it is made"
+                );
+            }
+            Step::ChangeInterface(interface) => {
+                let devices = present.namespaces.get_mut(&interface.vpc_namespace).unwrap();
+                assert!(
+                    devices.insert(interface.port.clone(), interface.mark()).is_some(),
+                    "{step} before it is made"
+                );
+            }
+            Step::Return { namespace, returns, .. } => {
+                assert!(present.namespaces.contains_key(namespace), "{step}");
+                present.returns.insert(namespace.clone(), returns.clone());
+            }
             Step::MakeUplink(leg) => put(present, &leg.namespace, names::UPLINK, leg.mark()),
             Step::MakeInterface(interface) => {
                 let bridge = &present.namespaces[&interface.vpc_namespace];
@@ -153,6 +173,7 @@ fn a_plan_cut_short_anywhere_is_completed_by_the_next() {
         carry_out(&mut present, &all[..cut]);
         // What filters are in force is not remembered over a restart.
         present.filters.clear();
+        present.returns.clear();
         let rest = steps(&network(&slice()), &present);
         carry_out(&mut present, &rest);
         assert_eq!(present.namespaces, standing(&slice()).namespaces, "cut at {cut}");
@@ -374,6 +395,99 @@ fn marks_fit_an_alias() {
     add(&mut slice, "eni-4", "255.255.255.254", owner);
     // The kernel keeps 255 bytes of an alias.
     assert!(network(&slice).interfaces.iter().all(|interface| interface.mark().len() <= 255));
+}
+
+/// The slice with IPv6 in its subnet and on its load balancer.
+fn dual() -> HostSlice {
+    let mut slice = slice();
+    slice.subnets.values_mut().next().unwrap().ipv6 = Some("fd00:0:0:1::/64".parse().unwrap());
+    slice.interfaces.values_mut().next().unwrap().ipv6 = Some("fd00:0:0:1::4".parse().unwrap());
+    slice
+}
+
+#[test]
+fn ipv6_comes_and_goes_without_a_device_made_anew() {
+    let mut present = standing(&slice());
+    let there = steps(&network(&dual()), &present);
+    assert_eq!(
+        spelled(&there),
+        [
+            "change IPv6 of bridge subsubnet-1 in gh-t-vpc-1",
+            "change IPv6 of interface enieni-1 in gh-t-node-vpc-1",
+        ]
+    );
+    carry_out(&mut present, &there);
+    assert_eq!(present, standing(&dual()));
+    let back = steps(&network(&slice()), &present);
+    assert_eq!(back.len(), 2, "{back:?}");
+    carry_out(&mut present, &back);
+    assert_eq!(present, standing(&slice()));
+}
+
+/// Answers of the machine at port 80 go by the load balancer.
+fn returning(mut slice: HostSlice) -> HostSlice {
+    slice.returns.insert(ReturnPath {
+        vpc_id: VpcId::from("vpc-1"),
+        address: "10.0.1.6".parse().unwrap(),
+        protocol: 6,
+        port: 80,
+        load_balancer: Arn::from("arn:aws:elasticloadbalancing:r:1:loadbalancer/net/a/1"),
+    });
+    slice
+}
+
+#[test]
+fn answers_go_by_the_load_balancer_that_is_in_the_targets_subnet() {
+    let wanted = network(&returning(slice()));
+    let returns = &wanted.namespaces["gh-t-i-1"].returns;
+    let way = returns.first().unwrap();
+    assert_eq!((returns.len(), way.gateway.to_string()), (1, "10.0.1.4".to_owned()));
+    assert!(wanted.namespaces.iter().all(|(name, own)| name == "gh-t-i-1" || own.returns.is_empty()));
+    assert_eq!(
+        spelled(&steps(&wanted, &standing(&slice()))),
+        ["send answers of 1 ports of gh-t-i-1 by load balancers"]
+    );
+    assert_eq!(
+        spelled(&steps(&network(&slice()), &standing(&returning(slice())))),
+        ["send answers of 0 ports of gh-t-i-1 by load balancers"]
+    );
+}
+
+#[test]
+fn answers_from_a_subnet_without_the_load_balancer_go_to_the_router_and_turn_there() {
+    let mut slice = returning(slice());
+    let other = SubnetNetwork {
+        vpc_id: VpcId::from("vpc-1"),
+        cidr: "10.0.2.0/24".parse().unwrap(),
+        router: "10.0.2.1".parse().unwrap(),
+        ipv6: None,
+    };
+    slice.subnets.insert(SubnetId::from("subnet-2"), other);
+    slice.interfaces.get_mut(&InterfaceId::from("eni-3")).unwrap().subnet_id = SubnetId::from("subnet-2");
+    let network = network(&slice);
+    let gateways = |namespace: &str| -> Vec<_> {
+        network.namespaces[namespace].returns.iter().map(|way| way.gateway.to_string()).collect()
+    };
+    // Clients in the target's own subnet would be answered past the router otherwise.
+    assert_eq!(gateways("gh-t-i-1"), ["10.0.2.1"]);
+    assert_eq!(gateways("gh-t-vpc-1"), ["10.0.1.4"]);
+}
+
+#[test]
+fn an_interface_made_anew_gets_its_ways_of_answers_again() {
+    let mut present = standing(&returning(slice()));
+    present.namespaces.get_mut("gh-t-vpc-1").unwrap().insert("prteni-3".to_owned(), String::new());
+    let all = spelled(&steps(&network(&returning(slice())), &present));
+    assert_eq!(all.last().unwrap(), "send answers of 1 ports of gh-t-i-1 by load balancers", "{all:?}");
+}
+
+#[test]
+fn what_ways_are_in_force_is_not_remembered_over_a_restart() {
+    let mut present = standing(&returning(slice()));
+    present.returns.clear();
+    let again = steps(&network(&returning(slice())), &present);
+    assert!(again.iter().all(|step| matches!(step, Step::Return { .. })), "{again:?}");
+    assert_eq!(again.len(), 4, "one per namespace: none may keep an old way");
 }
 
 #[test]
