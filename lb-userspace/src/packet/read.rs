@@ -202,6 +202,7 @@ impl Forward<'_> {
         let has = |key: &str| self.groups().any(|(_, group, _)| is_on(&group.attributes, key));
         let service = match (self.view.protocol.as_str(), protocol) {
             ("TLS", _) => Service::Local,
+            ("TCP", _) if self.slice.application_behind(self.view).is_some() => Service::Local,
             (_, Protocol::Tcp) if has("proxy_protocol_v2.enabled") => Service::Local,
             ("QUIC" | "TCP_QUIC", Protocol::Udp) => {
                 Service::Quic { server_id_length: self.server_id_length() }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -55,11 +55,8 @@ impl RequestHandler {
         local: SocketAddr,
         listener: &Listener,
     ) -> Rc<Self> {
-        let source = match local.ip() {
-            IpAddr::V4(ip) => ip,
-            IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-        };
         let load_balancer = listener.load_balancer.clone();
+        let source = load_balancer.accepted_at(local.ip());
         let hop = Hop::new(peer, listener.port, load_balancer.settings);
         Rc::new(Self { open, shared, load_balancer, hop, source })
     }

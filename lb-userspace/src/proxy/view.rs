@@ -49,7 +49,7 @@ type TargetId = (Arn, TargetKey, TimestampMs);
 
 /// A listener of an application load balancer.
 pub struct Listener {
-    /// Where it listens: its port on each interface.
+    /// Where it listens: its port on each interface; and where network load balancers that forward to it do.
     pub addresses: BTreeSet<SocketAddr>,
     /// Its rules.
     pub rules: Rules<Action>,
@@ -67,6 +67,8 @@ pub struct LoadBalancer {
     pub settings: Settings,
     /// What its security groups admit.
     pub ingress: Vec<Permit>,
+    /// Its addresses.
+    pub addresses: Vec<Ipv4Addr>,
     /// Its addresses with their networks, where nothing but the host may join those.
     pub networks: Vec<Ipv4Net>,
     /// What it counts.
@@ -74,6 +76,15 @@ pub struct LoadBalancer {
 }
 
 impl LoadBalancer {
+    /// Which of its addresses a connection came in at: by a network load balancer, at none, and then it is the first.
+    pub fn accepted_at(&self, local: IpAddr) -> Ipv4Addr {
+        let first = || self.addresses.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        match local {
+            IpAddr::V4(local) if self.addresses.contains(&local) => local,
+            _ => first(),
+        }
+    }
+
     /// From which of its addresses it speaks to a target, for a request that came in at `accepted`: from that one, unless
     /// the target is on the network of another and nothing may lead there from this one.
     pub fn source(&self, accepted: Ipv4Addr, target: IpAddr) -> Ipv4Addr {
@@ -212,25 +223,27 @@ impl View {
                 name: view.name.clone(),
                 settings: Settings::of(&view.attributes),
                 ingress: admitted.flat_map(|group| group.ingress.iter().cloned()).collect(),
+                addresses: view.interfaces.values().map(|interface| interface.address).collect(),
                 networks: match slice.is_on_host() {
                     true => view.interfaces.values().filter_map(NodeInterface::network).collect(),
                     false => Vec::new(),
                 },
                 counters: Counters::of(&view.name, &outlets.metrics),
             };
-            let addresses: Vec<Ipv4Addr> =
-                view.interfaces.values().map(|interface| interface.address).collect();
-            load_balancers.insert(arn.clone(), (Arc::new(load_balancer), addresses));
+            load_balancers.insert(arn.clone(), Arc::new(load_balancer));
         }
+        let fronts = fronts(slice);
         let mut listeners = BTreeMap::new();
         for (arn, view) in &slice.listeners {
-            let Some((load_balancer, addresses)) = load_balancers.get(&view.load_balancer) else { continue };
+            let Some(load_balancer) = load_balancers.get(&view.load_balancer) else { continue };
             if view.protocol != "HTTP" {
                 tracing::warn!(listener = %arn, protocol = view.protocol, "the listener's protocol is not served");
                 continue;
             }
+            let own = load_balancer.addresses.iter().map(|ip| SocketAddr::from((*ip, view.port)));
+            let front = fronts.get(&(&view.load_balancer, view.port)).into_iter().flatten().copied();
             let listener = Listener {
-                addresses: addresses.iter().map(|ip| SocketAddr::from((*ip, view.port))).collect(),
+                addresses: own.chain(front).collect(),
                 rules: compile_rules(view, &places),
                 load_balancer: load_balancer.clone(),
                 port: view.port,
@@ -386,6 +399,19 @@ impl Counters {
             counter.inc();
         }
     }
+}
+
+/// Where network load balancers take connections for application load balancers, by load balancer and port.
+fn fronts(slice: &NodeSlice) -> HashMap<(&Arn, u16), Vec<SocketAddr>> {
+    let mut fronts: HashMap<_, Vec<_>> = HashMap::new();
+    for listener in slice.listeners.values() {
+        let Some(network) = slice.load_balancers.get(&listener.load_balancer) else { continue };
+        let behind = slice.application_behind(listener);
+        let Some(behind) = behind.filter(|_| network.kind == LoadBalancerKind::Network) else { continue };
+        let addresses = network.interfaces.values().flat_map(NodeInterface::addresses);
+        fronts.entry(behind).or_default().extend(addresses.map(|ip| SocketAddr::new(ip, listener.port)));
+    }
+    fronts
 }
 
 fn compile_rules(view: &ListenerView, places: &BTreeMap<Arn, usize>) -> Rules<Action> {

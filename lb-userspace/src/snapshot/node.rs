@@ -60,6 +60,18 @@ impl NodeSlice {
             _ => false,
         }
     }
+
+    /// The application load balancer that a network load balancer's listener forwards to, and the port of the
+    /// listener there. It is of this VPC, so it is this node's too, and takes the connections itself.
+    pub fn application_behind(&self, listener: &ListenerView) -> Option<(&Arn, u16)> {
+        let groups = listener.default_actions.iter().flat_map(Action::groups);
+        let groups = groups.filter_map(|arn| self.target_groups.get(arn));
+        let targets = groups.flat_map(|group| group.targets.values());
+        targets.filter(|target| target.draining_until.is_none()).find_map(|target| {
+            let (arn, view) = self.load_balancers.get_key_value(&Arn::from(target.key.id.as_str()))?;
+            (view.kind == LoadBalancerKind::Application).then_some((arn, target.key.port))
+        })
+    }
 }
 
 /// A load balancer, as the node sees it.
@@ -124,6 +136,11 @@ pub struct NodeSecondary {
 }
 
 impl NodeInterface {
+    /// Its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [Some(IpAddr::V4(self.address)), self.ipv6.map(|own| own.address.into())].into_iter().flatten()
+    }
+
     /// Its address of the same family as `peer`, if it has one.
     pub fn address_towards(&self, peer: IpAddr) -> Option<IpAddr> {
         match peer {

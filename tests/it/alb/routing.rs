@@ -114,6 +114,26 @@ fn a_slice_changes_listeners_under_established_connections() {
 }
 
 #[test]
+fn a_network_load_balancer_in_front_takes_connections_by_the_same_rules() {
+    let mut stage = Stage::new();
+    let _targets = three(&mut stage);
+    let front = stage.put_in_front(9_090);
+    stage.apply();
+    let mut client = Client::connect(front);
+    assert_eq!(client.get("/", "").status, 200);
+    assert_eq!(counts(stage.address(), 9).values().sum::<usize>(), 9, "its own address goes on");
+    stage.remove_front();
+    stage.apply();
+    assert!(std::net::TcpStream::connect(front).is_err());
+    assert_eq!(client.get("/", "").status, 200, "what is established goes on");
+    // Its security groups hold whichever way a client comes.
+    let front = stage.put_in_front(9_091);
+    stage.admit("10.0.0.0/8");
+    stage.apply();
+    assert!(Client::connect(front).is_closed());
+}
+
+#[test]
 fn a_security_group_refuses_at_accept() {
     let mut stage = Stage::new();
     let _targets = three(&mut stage);

@@ -46,6 +46,8 @@ pub(super) struct Stage {
 /// The listener's port.
 pub(super) const PORT: u16 = 8080;
 const LISTENER: &str = "arn:aws:elasticloadbalancing:eu-central-1:000000000000:listener/app/demo/1/1";
+/// The name of everything of a network load balancer in front.
+const FRONT: &str = "front";
 const BALANCER: &str = "arn:aws:elasticloadbalancing:eu-central-1:000000000000:loadbalancer/app/demo/1";
 
 impl Stage {
@@ -119,6 +121,36 @@ impl Stage {
     pub(super) fn attribute(&mut self, key: &str, value: &str) {
         let view = self.slice.load_balancers.get_mut(&Arn::from(BALANCER)).unwrap();
         view.attributes.insert(key.to_owned(), value.to_owned());
+    }
+
+    /// A network load balancer in front that listens at `port` and has this one as its target; answers where.
+    pub(super) fn put_in_front(&mut self, port: u16) -> SocketAddr {
+        let mut view = self.slice.load_balancers[&Arn::from(BALANCER)].clone();
+        let address = ip(self.net, 100);
+        view.kind = LoadBalancerKind::Network;
+        view.security_groups.clear();
+        for interface in view.interfaces.values_mut() {
+            interface.address = address;
+        }
+        let mut listener = self.listener().clone();
+        listener.load_balancer = Arn::from(FRONT);
+        listener.protocol = "TCP".to_owned();
+        listener.port = port;
+        listener.default_actions = vec![forward(FRONT)];
+        let mut target = target_view(self.address());
+        target.key = TargetKey { id: BALANCER.to_owned(), port: PORT };
+        self.group(FRONT, &[]);
+        let group = self.slice.target_groups.get_mut(&Arn::from(FRONT)).unwrap();
+        group.protocol = "TCP".to_owned();
+        group.targets.insert(target.key.to_string(), target);
+        self.slice.load_balancers.insert(Arn::from(FRONT), view);
+        self.slice.listeners.insert(Arn::from(FRONT), listener);
+        SocketAddr::from((address, port))
+    }
+
+    /// Takes that away again.
+    pub(super) fn remove_front(&mut self) {
+        self.slice.target_groups.get_mut(&Arn::from(FRONT)).unwrap().targets.clear();
     }
 
     /// Who is admitted.
