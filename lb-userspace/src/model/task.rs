@@ -252,6 +252,13 @@ pub struct PortBinding {
     pub container_port: u16,
     /// The unused port that the host picked.
     pub host_port: u16,
+    /// `tcp` or `udp`.
+    #[serde(default = "tcp")]
+    pub protocol: String,
+}
+
+fn tcp() -> String {
+    "tcp".to_owned()
 }
 
 /// Where a task is in its life, in ECS's order.

@@ -60,12 +60,7 @@ pub fn place(
         let in_zone = zone(state, instance).and_then(|zone| zones.get(zone)).copied().unwrap_or(0);
         (in_zone, load.own, load.all, &instance.id)
     });
-    let wanted: Vec<u16> = definition
-        .containers
-        .iter()
-        .flat_map(|container| &container.port_mappings)
-        .filter_map(|mapping| Some(mapping.host_port).filter(|port| *port != 0))
-        .collect();
+    let wanted = fixed_ports_of(definition);
     let fits = |instance: &&&Instance| !wanted.iter().any(|port| of(instance).ports.contains(port));
     match candidates.iter().find(fits) {
         Some(instance) => Ok(instance.id.clone()),
@@ -92,23 +87,25 @@ struct Load {
     own: usize,
     /// All tasks.
     all: usize,
-    /// Fixed host ports that are taken.
-    ports: Vec<u16>,
+    /// Fixed host ports that are taken, each with its protocol.
+    ports: Vec<FixedPort>,
 }
 
 fn zone<'a>(state: &'a State, instance: &Instance) -> Option<&'a str> {
     state.subnets.get(instance.subnet_id.as_str()).map(|subnet| subnet.zone.as_str())
 }
 
-fn fixed_ports(state: &State, task: &Task) -> Vec<u16> {
-    let Some(definition) = super::scheduler::definition(state, &task.task_definition_arn) else {
-        return Vec::new();
-    };
-    definition
-        .containers
-        .iter()
-        .flat_map(|container| &container.port_mappings)
-        .map(|mapping| mapping.host_port)
-        .filter(|port| *port != 0)
+type FixedPort = (u16, String);
+
+fn fixed_ports(state: &State, task: &Task) -> Vec<FixedPort> {
+    let definition = super::scheduler::definition(state, &task.task_definition_arn);
+    definition.map(|definition| fixed_ports_of(definition)).unwrap_or_default()
+}
+
+fn fixed_ports_of(definition: &TaskDefinition) -> Vec<FixedPort> {
+    let mappings = definition.containers.iter().flat_map(|container| &container.port_mappings);
+    mappings
+        .filter(|mapping| mapping.host_port != 0)
+        .map(|mapping| (mapping.host_port, mapping.protocol.clone()))
         .collect()
 }

@@ -1,8 +1,11 @@
 //! Tasks started, watched, stopped and found again by the process driver, with real processes in a real namespace.
 
-use std::{collections::BTreeMap, fs, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, fs, net::UdpSocket, process::Stdio, time::Duration};
 
-use lb_userspace::model::task::{ContainerDefinition, TaskStatus};
+use lb_userspace::{
+    model::task::{ContainerDefinition, PortMapping, TaskStatus},
+    network::namespace::within,
+};
 use serde_json::Value;
 
 use super::world::{UID, World, eventually, shell, whoami};
@@ -40,6 +43,41 @@ fn a_task_serves_in_its_namespace_on_a_port_of_its_own_and_as_nobody() {
         ports.push(port);
     }
     assert_ne!(ports[0], ports[1]);
+}
+
+#[test]
+fn one_container_port_is_one_host_port_for_both_protocols() {
+    let mut world = World::new();
+    let mapping = |protocol: &str| PortMapping {
+        container_port: 53,
+        host_port: 0,
+        protocol: protocol.into(),
+        name: None,
+    };
+    let script = "exec /usr/bin/python3 -c '
+import os, socket
+at = (\"\", int(os.environ[\"PORT\"]))
+stream, datagram = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
+stream.bind(at), stream.listen(), datagram.bind(at)
+while True: datagram.sendto(*datagram.recvfrom(99))
+'";
+    let container =
+        ContainerDefinition { port_mappings: vec![mapping("tcp"), mapping("udp")], ..shell(script) };
+    let task = world.add("u1", vec![container]);
+    world.apply();
+    let bindings = world.wait_for(&task, TaskStatus::Running).bindings;
+    let told: Vec<_> = bindings.iter().map(|own| (own.host_port, own.protocol.as_str())).collect();
+    let port = bindings[0].host_port;
+    assert_eq!(told, [(port, "tcp"), (port, "udp")]);
+    // It is RUNNING once both are there, so the first datagram is answered.
+    let answer = within(world.machine.name(), || {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        socket.send_to(b"echo", ("127.0.0.1", port))?;
+        let mut heard = [0; 9];
+        socket.recv(&mut heard).map(|length| heard[..length].to_vec())
+    });
+    assert_eq!(answer.unwrap().unwrap(), b"echo");
 }
 
 #[test]

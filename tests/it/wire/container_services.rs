@@ -79,7 +79,12 @@ impl Demo {
     }
 
     fn host_says(&self, task: &str, status: TaskStatus, port: u16) {
-        let binding = PortBinding { container_name: "app".into(), container_port: 80, host_port: port };
+        let binding = PortBinding {
+            container_name: "app".into(),
+            container_port: 80,
+            host_port: port,
+            protocol: "tcp".into(),
+        };
         let running = status == TaskStatus::Running;
         self.report(&Report::Task {
             task: Arn::from(task),

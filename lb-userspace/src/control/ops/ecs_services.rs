@@ -282,23 +282,41 @@ fn check_registrations(
     load_balancers: &[ServiceLoadBalancer],
     registries: &[ServiceRegistry],
 ) -> Result<(), ApiError> {
-    let check = |name: &str, port: u16| {
+    let check = |name: &str, port: u16, protocols: &[&str]| {
         let container =
             definition.containers.iter().find(|container| container.name == name).ok_or_else(|| {
                 invalid(format!("The container {name} does not exist in the task definition."))
             })?;
-        match container.port_mappings.iter().any(|mapping| mapping.container_port == port) {
-            true => Ok(()),
-            false => {
-                Err(invalid(format!("The container {name} did not have a container port {port} defined.")))
-            }
+        let of_port = || container.port_mappings.iter().filter(|mapping| mapping.container_port == port);
+        if of_port().next().is_none() {
+            return Err(invalid(format!(
+                "The container {name} did not have a container port {port} defined."
+            )));
+        }
+        let lacks = protocols.iter().find(|wanted| !of_port().any(|mapping| mapping.protocol == ***wanted));
+        match lacks {
+            None => Ok(()),
+            Some(protocol) => Err(invalid(format!(
+                "The container {name} did not have a container port {port} with protocol {protocol} defined."
+            ))),
         }
     };
     for balancer in load_balancers {
-        check(&balancer.container_name, balancer.container_port)?;
-        let group = state.target_groups.get(balancer.target_group_arn.as_str());
-        if group.is_some_and(|group: &std::sync::Arc<TargetGroup>| group.target_type != TargetType::Instance)
-        {
+        let group: Option<&TargetGroup> =
+            state.target_groups.get(balancer.target_group_arn.as_str()).map(AsRef::as_ref);
+        let protocols: &[&str] = match group.map(|group| group.protocol.as_str()) {
+            Some("UDP") => &["udp"],
+            Some("TCP_UDP") => &["tcp", "udp"],
+            Some("QUIC" | "TCP_QUIC") => {
+                return Err(invalid(format!(
+                    "The targets of target group {} need a QuicServerId, which a service has none of.",
+                    balancer.target_group_arn
+                )));
+            }
+            _ => &["tcp"],
+        };
+        check(&balancer.container_name, balancer.container_port, protocols)?;
+        if group.is_some_and(|group| group.target_type != TargetType::Instance) {
             return Err(invalid(format!(
                 "The provided target group {} does not have target type instance, which the {} network mode specified in the task definition needs.",
                 balancer.target_group_arn, definition.network_mode
@@ -311,7 +329,7 @@ fn check_registrations(
                 "When specifying 'host' or 'bridge' for networkMode, values for 'containerName' and 'containerPort' must be specified from the task definition.",
             ));
         };
-        check(name, port)?;
+        check(name, port, &[])?;
         let id = registry.registry_arn.resource().strip_prefix("service/").unwrap_or_default();
         let records = state
             .discovery_services

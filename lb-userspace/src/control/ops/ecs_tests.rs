@@ -129,7 +129,7 @@ fn what_the_driver_cannot_honour_is_refused_by_name() {
         (container("essential", json!(false)), "essential"),
         (container("stopTimeout", json!(-1)), "'stopTimeout'"),
         (container("portMappings", json!([{"containerPort": 70_000}])), "containerPort must be"),
-        (container("portMappings", json!([{"containerPort": 80, "protocol": "udp"}])), "protocol 'udp'"),
+        (container("portMappings", json!([{"containerPort": 80, "protocol": "sctp"}])), "protocol 'sctp'"),
         (container("environment", json!([{"name": "A=B", "value": ""}])), "environment variable"),
     ] {
         let before = world.state.task_definitions.len();

@@ -213,8 +213,8 @@ fn port_mapping(path: &str, input: PortMappingInput, network_mode: &str) -> Resu
         (_, host_port) => host_port,
     };
     let protocol = input.protocol.unwrap_or_else(|| "tcp".to_owned());
-    if protocol != "tcp" {
-        return Err(client(format!("{path}protocol '{protocol}' is not supported; use 'tcp'.")));
+    if !matches!(protocol.as_str(), "tcp" | "udp") {
+        return Err(client(format!("{path}protocol '{protocol}' must be 'tcp' or 'udp'.")));
     }
     Ok(PortMapping { container_port, host_port, protocol, name: input.name })
 }
@@ -228,8 +228,17 @@ fn check_together(containers: &[ContainerDefinition]) -> Result<(), ApiError> {
             return Err(client("Container.name must be unique in a task definition."));
         }
         for mapping in container.port_mappings.iter().filter(|mapping| mapping.host_port != 0) {
-            if !ports.insert(mapping.host_port) {
+            if !ports.insert((mapping.host_port, &mapping.protocol)) {
                 return Err(client(format!("hostPort {} is mapped twice.", mapping.host_port)));
+            }
+        }
+        let mut mapped = BTreeSet::new();
+        for mapping in &container.port_mappings {
+            if !mapped.insert((mapping.container_port, &mapping.protocol)) {
+                return Err(client(format!(
+                    "containerPort {} is mapped twice for protocol {}.",
+                    mapping.container_port, mapping.protocol
+                )));
             }
         }
     }

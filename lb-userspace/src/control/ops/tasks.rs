@@ -217,7 +217,7 @@ fn container_view(task: &Task, container: &ContainerDefinition) -> Value {
                 "bindIP": "0.0.0.0",
                 "containerPort": binding.container_port,
                 "hostPort": binding.host_port,
-                "protocol": "tcp",
+                "protocol": binding.protocol,
             })
         })
         .collect();

@@ -136,9 +136,17 @@ fn pick_ports(shared: &Shared, record: &Record) -> Result<Vec<PortBinding>, Stri
         let mut bindings = Vec::new();
         for container in &record.containers {
             for mapping in &container.port_mappings {
-                let host_port = match mapping.host_port {
-                    0 => ports.take(&record.namespace, is_free),
-                    fixed => is_free(fixed).then_some(fixed),
+                let twin = bindings.iter().find(|binding: &&PortBinding| {
+                    binding.container_name == container.name
+                        && binding.container_port == mapping.container_port
+                });
+                let host_port = match (mapping.host_port, twin) {
+                    // One number for both protocols, so that a target is one address and port.
+                    (0, Some(twin)) => Some(twin.host_port),
+                    (0, None) => {
+                        ports.take(&record.namespace, |port| is_free(port, "tcp") && is_free(port, "udp"))
+                    }
+                    (fixed, _) => is_free(fixed, &mapping.protocol).then_some(fixed),
                 };
                 let Some(host_port) = host_port else {
                     ports.release(&record.namespace, &bindings);
@@ -151,6 +159,7 @@ fn pick_ports(shared: &Shared, record: &Record) -> Result<Vec<PortBinding>, Stri
                     container_name: container.name.clone(),
                     container_port: mapping.container_port,
                     host_port,
+                    protocol: mapping.protocol.clone(),
                 });
             }
         }
@@ -367,7 +376,9 @@ async fn all_listen(record: &Record) -> bool {
     loop {
         let listens = record.bindings.iter().all(|binding| {
             let process = record.processes.get(&binding.container_name);
-            process.is_some_and(|process| is_listening(process.pid, binding.host_port).unwrap_or(false))
+            process.is_some_and(|process| {
+                is_listening(process.pid, binding.host_port, &binding.protocol).unwrap_or(false)
+            })
         });
         if listens || Instant::now() > deadline {
             return listens;

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
 
 use crate::model::task::PortBinding;
@@ -58,16 +58,23 @@ impl Ports {
     }
 }
 
-/// Whether a server can listen on this port of every address, in the caller's namespace.
-pub(super) fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+/// Whether a server can listen on this port of every address, in the caller's namespace, by `tcp` or `udp`.
+pub(super) fn is_free(port: u16, protocol: &str) -> bool {
+    let everywhere = (Ipv4Addr::UNSPECIFIED, port);
+    if protocol == "udp" {
+        UdpSocket::bind(everywhere).is_ok()
+    } else {
+        TcpListener::bind(everywhere).is_ok()
+    }
 }
 
-/// Whether somebody listens on this TCP port in the namespace of process `pid`.
-pub(super) fn is_listening(pid: u32, port: u16) -> io::Result<bool> {
-    for table in ["tcp", "tcp6"] {
+/// Whether somebody listens on this port in the namespace of process `pid`, by `tcp` or `udp`.
+pub(super) fn is_listening(pid: u32, port: u16, protocol: &str) -> io::Result<bool> {
+    let (tables, state) =
+        if protocol == "udp" { (["udp", "udp6"], UNCONNECTED) } else { (["tcp", "tcp6"], LISTEN) };
+    for table in tables {
         match std::fs::read_to_string(format!("/proc/{pid}/net/{table}")) {
-            Ok(text) if has_listener(&text, port) => return Ok(true),
+            Ok(text) if has_socket(&text, port, state) => return Ok(true),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -75,15 +82,20 @@ pub(super) fn is_listening(pid: u32, port: u16) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Whether the kernel's table of sockets has one in the state LISTEN (0A) on this port.
-fn has_listener(table: &str, port: u16) -> bool {
+/// Whether the kernel's table of sockets has one in this state on this port.
+fn has_socket(table: &str, port: u16, state: &str) -> bool {
     table.lines().skip(1).any(|line| {
         let mut fields = line.split_ascii_whitespace();
         let local = fields.nth(1).and_then(|address| address.rsplit_once(':'));
         let is_port = local.is_some_and(|(_, digits)| u16::from_str_radix(digits, 16) == Ok(port));
-        is_port && fields.nth(1) == Some("0A")
+        is_port && fields.nth(1) == Some(state)
     })
 }
+
+/// TCP_LISTEN of include/net/tcp_states.h, as tables spell it.
+const LISTEN: &str = "0A";
+/// TCP_CLOSE there, which is what a UDP socket without a peer is in.
+const UNCONNECTED: &str = "07";
 
 /// Above the kernel's own range of ephemeral ports, 32,768 to 60,999.
 const RANGE: RangeInclusive<u16> = 61_000..=65_535;
@@ -99,7 +111,12 @@ mod tests {
         let second = ports.take("a", |_| true).unwrap();
         assert_eq!((first, second), (61_000, 61_001));
         assert_eq!(ports.take("b", |_| true), Some(61_000), "another instance has ports of its own");
-        let binding = |host_port| PortBinding { container_name: "app".into(), container_port: 80, host_port };
+        let binding = |host_port| PortBinding {
+            container_name: "app".into(),
+            container_port: 80,
+            host_port,
+            protocol: "tcp".into(),
+        };
         ports.release("a", &[binding(second)]);
         assert_eq!(ports.take("a", |_| true), Some(61_002));
         ports.hold("a", &[binding(65_535)]);
@@ -113,8 +130,19 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue\n\
                      0: 00000000:EE48 00000000:0000 0A 00000000:00000000\n\
                      1: 0100007F:EE49 0100007F:0050 01 00000000:00000000\n";
-        assert!(has_listener(table, 61_000));
-        assert!(!has_listener(table, 61_001), "established is not listening");
-        assert!(!has_listener("", 61_000));
+        assert!(has_socket(table, 61_000, LISTEN));
+        assert!(!has_socket(table, 61_001, LISTEN), "established is not listening");
+        assert!(!has_socket("", 61_000, LISTEN));
+    }
+
+    #[test]
+    fn a_datagram_server_is_seen_by_its_socket() {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let own = std::process::id();
+        assert!(is_listening(own, port, "udp").unwrap() && !is_listening(own, port, "tcp").unwrap());
+        assert!(!is_free(port, "udp"));
+        drop(socket);
+        assert!(!is_listening(own, port, "udp").unwrap());
     }
 }

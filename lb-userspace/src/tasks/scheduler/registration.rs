@@ -13,7 +13,7 @@ use crate::model::{
     load_balancer::{Action, Listener, Rule},
     network::{Instance, Subnet},
     target_group::{Draining, Target, TargetGroup, TargetHealth, TargetHealthState, TargetKey},
-    task::{EcsService, Task, TaskStatus},
+    task::{EcsService, PortBinding, ServiceLoadBalancer, Task, TaskStatus},
 };
 use crate::snapshot::discovery::drain_ms;
 
@@ -23,8 +23,9 @@ impl Round<'_> {
     pub(super) fn register(&mut self, task: &Task) {
         let Some(service) = self.service_of(task) else { return };
         let Some(instance) = self.draft.one::<Instance>(task.instance_id.as_str()).cloned() else { return };
+        let targets = self.target_keys(&service, task);
         let zone = self.draft.one::<Subnet>(instance.subnet_id.as_str()).map(|subnet| subnet.zone.clone());
-        for (group, key) in target_keys(&service, task) {
+        for (group, key) in targets {
             let Some(family) = self.draft.one::<TargetGroup>(group.as_str()).map(|row| row.ip_address_type)
             else {
                 self.note(&service.arn, |row| {
@@ -196,6 +197,30 @@ impl Round<'_> {
             || self.draft.all::<Rule>().any(|rule| forwards(&rule.actions))
     }
 
+    /// The targets that a task of a service is, by group.
+    fn target_keys(&self, service: &EcsService, task: &Task) -> Vec<(Arn, TargetKey)> {
+        let key_in = |balancer: &ServiceLoadBalancer| {
+            let protocol = self
+                .draft
+                .one::<TargetGroup>(balancer.target_group_arn.as_str())
+                .map(|group| &group.protocol);
+            let carries = |binding: &PortBinding| match protocol.map(String::as_str) {
+                Some("UDP") => binding.protocol == "udp",
+                // Both protocols have one port; a group that is gone had one of them.
+                Some("TCP_UDP") | None => true,
+                Some(_) => binding.protocol == "tcp",
+            };
+            let binding = task.bindings.iter().find(|binding| {
+                binding.container_name == balancer.container_name
+                    && binding.container_port == balancer.container_port
+                    && carries(binding)
+            })?;
+            let key = TargetKey { id: task.instance_id.to_string(), port: binding.host_port };
+            Some((balancer.target_group_arn.clone(), key))
+        };
+        service.load_balancers.iter().filter_map(key_in).collect()
+    }
+
     fn service_of(&self, task: &Task) -> Option<EcsService> {
         self.draft.one::<EcsService>(task.service_arn()?.as_str()).map(|service| EcsService::clone(service))
     }
@@ -203,7 +228,7 @@ impl Round<'_> {
     /// The group and the key in its table of each target that is this task.
     fn registered_targets(&self, task: &Task) -> Vec<(Arn, String)> {
         let Some(service) = self.service_of(task) else { return Vec::new() };
-        target_keys(&service, task)
+        self.target_keys(&service, task)
             .into_iter()
             .map(|(group, key)| {
                 let row = format!("{group}|{}|{:05}", key.id, key.port);
@@ -270,22 +295,6 @@ impl Round<'_> {
     fn raise_revision(&mut self, service_id: &str) {
         self.draft.edit::<DiscoveryService>(service_id, |service| service.instances_revision += 1);
     }
-}
-
-/// The targets that a task of a service is, by group.
-fn target_keys(service: &EcsService, task: &Task) -> Vec<(Arn, TargetKey)> {
-    service
-        .load_balancers
-        .iter()
-        .filter_map(|balancer| {
-            let binding = task.bindings.iter().find(|binding| {
-                binding.container_name == balancer.container_name
-                    && binding.container_port == balancer.container_port
-            })?;
-            let key = TargetKey { id: task.instance_id.to_string(), port: binding.host_port };
-            Some((balancer.target_group_arn.clone(), key))
-        })
-        .collect()
 }
 
 fn cluster_name(arn: &Arn) -> &str {

@@ -135,12 +135,12 @@ impl World {
         let mut bindings = vec![];
         if status == TaskStatus::Running {
             self.next_port += 1;
-            bindings.push(PortBinding {
-                container_name: "app".into(),
-                container_port: 80,
-                host_port: self.next_port,
-            });
+            bindings.push(binding(self.next_port, "tcp"));
         }
+        self.report_with(task, status, bindings);
+    }
+
+    fn report_with(&mut self, task: &Arn, status: TaskStatus, bindings: Vec<PortBinding>) {
         let report = Report::Task {
             task: task.clone(),
             status,
@@ -365,6 +365,10 @@ fn service(desired_count: u32) -> EcsService {
     }
 }
 
+fn binding(host_port: u16, protocol: &str) -> PortBinding {
+    PortBinding { container_name: "app".into(), container_port: 80, host_port, protocol: protocol.to_owned() }
+}
+
 fn deployment(id: &str, revision: u32) -> ServiceDeployment {
     ServiceDeployment {
         id: id.into(),
@@ -420,6 +424,25 @@ fn a_service_spreads_its_tasks_and_registers_them_once_they_run() {
     assert_eq!(world.state.discovery_services["srv-1"].instances_revision, 4);
     assert!(world.service().is_steady);
     assert_eq!(world.said("has reached a steady state"), 1);
+}
+
+#[test]
+fn a_task_is_registered_by_the_port_that_speaks_its_groups_protocol() {
+    for (protocol, expected) in [("UDP", 5_353), ("TCP", 53), ("TCP_UDP", 53)] {
+        let mut world = World::new();
+        world.change(|draft| {
+            draft.edit::<TargetGroup>(GROUP, |group| group.protocol = protocol.to_owned());
+            draft.put(service(1));
+        });
+        let task = world.with_status(TaskStatus::Provisioning)[0].arn.clone();
+        let bindings = vec![binding(53, "tcp"), binding(5_353, "udp")];
+        world.report_with(&task, TaskStatus::Running, bindings);
+        let registered: Vec<u16> = world.state.targets.values().map(|target| target.key.port).collect();
+        assert_eq!(registered, [expected], "{protocol}");
+        world.acknowledge();
+        world.change(desire(0));
+        assert_eq!(world.targets(true), 1, "and withdrawn by it");
+    }
 }
 
 #[test]
