@@ -315,10 +315,9 @@ impl Progress<'_> {
             .filter(|resource| resource.status == "CREATE_COMPLETE")
             .filter_map(|resource| {
                 let physical_id = resource.physical_id.clone()?;
-                Some((
-                    resource.logical_id.clone(),
-                    Standing { physical_id, attributes: resource.attributes.clone() },
-                ))
+                let mut attributes = resource.attributes.clone();
+                attributes.extend(kinds::late_attributes(self.draft, resource));
+                Some((resource.logical_id.clone(), Standing { physical_id, attributes }))
             })
             .collect();
         Context {

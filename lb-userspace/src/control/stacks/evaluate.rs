@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::{
@@ -175,17 +176,29 @@ impl Context<'_> {
         })
     }
 
+    fn get_attribute(&self, resource: &str, attribute: &str) -> Result<Value, TemplateError> {
+        let text = self.attribute(resource, attribute)?;
+        Ok(match LISTS.contains(&attribute) {
+            true => text.split(',').filter(|part| !part.is_empty()).collect(),
+            false => text.into(),
+        })
+    }
+
     fn function(&self, function: &str, argument: &Value) -> Result<Option<Value>, TemplateError> {
         let malformed = || TemplateError::new(format!("Template error: {function} is malformed: {argument}"));
         let parts = argument.as_array().map(Vec::as_slice);
         let value = match (function, parts) {
             ("Fn::GetAtt", Some([Value::String(resource), attribute])) => {
-                self.attribute(resource, &self.text(attribute)?)?.into()
+                self.get_attribute(resource, &self.text(attribute)?)?
             }
             ("Fn::GetAtt", None) => {
                 let (resource, attribute) =
                     argument.as_str().and_then(|path| path.split_once('.')).ok_or_else(malformed)?;
-                self.attribute(resource, attribute)?.into()
+                self.get_attribute(resource, attribute)?
+            }
+            ("Fn::Cidr", Some([block, count, bits])) => {
+                let (count, bits) = (self.text(count)?, self.text(bits)?);
+                subnets(&self.text(block)?, &count, &bits).ok_or_else(malformed)?.into()
             }
             ("Fn::Sub", None) => {
                 self.substitute(argument.as_str().ok_or_else(malformed)?, &Map::new())?.into()
@@ -261,6 +274,21 @@ impl Context<'_> {
     }
 }
 
+/// The first `count` parts of a range that leave `bits` bits to hosts.
+fn subnets(block: &str, count: &str, bits: &str) -> Option<Vec<String>> {
+    let block: IpNet = block.parse().ok()?;
+    let count = count.parse().ok().filter(|count| (1..=SUBNETS_MAX).contains(count))?;
+    let prefix = block.max_prefix_len().checked_sub(bits.parse().ok()?)?;
+    let parts: Vec<_> =
+        block.trunc().subnets(prefix).ok()?.take(count).map(|part| part.to_string()).collect();
+    (parts.len() == count).then_some(parts)
+}
+
+/// Attributes that are lists.
+const LISTS: &[&str] = &["Ipv6CidrBlocks"];
+/// CloudFormation's limit of Fn::Cidr.
+const SUBNETS_MAX: usize = 256;
+
 /// The only member of an object that has one.
 fn single(members: &Map<String, Value>) -> Option<(&str, &Value)> {
     let mut all = members.iter();
@@ -282,7 +310,10 @@ mod tests {
         .unwrap();
         let standing = Standing {
             physical_id: "r-1".to_owned(),
-            attributes: BTreeMap::from([("Arn".to_owned(), "arn:r".to_owned())]),
+            attributes: BTreeMap::from([
+                ("Arn".to_owned(), "arn:r".to_owned()),
+                ("Ipv6CidrBlocks".to_owned(), "fd00::/56".to_owned()),
+            ]),
         };
         let context = Context {
             template: &template,
@@ -312,6 +343,9 @@ mod tests {
             ("!Split [',', 'a,b']", json!(["a", "b"])),
             ("!FindInMap [M, a, b]", json!("c")),
             ("!Base64 hello", json!("aGVsbG8=")),
+            ("!GetAtt R.Ipv6CidrBlocks", json!(["fd00::/56"])),
+            ("!Cidr [10.0.0.0/16, 2, 8]", json!(["10.0.0.0/24", "10.0.1.0/24"])),
+            ("!Select [1, !Cidr [!Select [0, !GetAtt R.Ipv6CidrBlocks], 2, 64]]", json!("fd00:0:0:1::/64")),
             ("!If [Yes, 1, 2]", json!(1)),
             ("!If [No, 1, 2]", json!(2)),
             ("{a: !Ref AWS::NoValue, b: [!Ref AWS::NoValue, 1]}", json!({"b": [1]})),
@@ -329,6 +363,9 @@ mod tests {
             "!FindInMap [M, a, z]",
             "!Sub '${'",
             "!Join [a]",
+            "!Cidr [10.0.0.0/24, 2, 8]",
+            "!Cidr [10.0.0.0/24, 257, 0]",
+            "!Cidr [x, 1, 8]",
             "!If [Maybe, 1, 2]",
         ] {
             assert!(evaluated(value).is_err(), "{value}");

@@ -32,6 +32,48 @@ Outputs:
   Url: {Value: !GetAtt Api.ApiEndpoint}
 ";
 
+const DUAL: &str = "
+Resources:
+  Vpc: {Type: AWS::EC2::VPC, Properties: {CidrBlock: 10.1.0.0/16}}
+  Block: {Type: AWS::EC2::VPCCidrBlock, Properties: {VpcId: !Ref Vpc, AmazonProvidedIpv6CidrBlock: true}}
+  One:
+    Type: AWS::EC2::Subnet
+    DependsOn: Block
+    Properties:
+      VpcId: !Ref Vpc
+      CidrBlock: 10.1.1.0/24
+      Ipv6CidrBlock: !Select [0, !Cidr [!Select [0, !GetAtt Vpc.Ipv6CidrBlocks], 2, 64]]
+      AssignIpv6AddressOnCreation: true
+  Address: {Type: AWS::EC2::EIP, Properties: {Domain: vpc, Address: 198.51.100.9}}
+  Group:
+    Type: AWS::EC2::SecurityGroup
+    Properties:
+      GroupDescription: dns
+      VpcId: !Ref Vpc
+      SecurityGroupIngress: [{IpProtocol: udp, FromPort: 53, ToPort: 53, CidrIpv6: '::/0'}]
+      SecurityGroupEgress: [{IpProtocol: udp, FromPort: 53, ToPort: 53, CidrIpv6: 'fd00::/8'}]
+  Balancer:
+    Type: AWS::ElasticLoadBalancingV2::LoadBalancer
+    Properties:
+      Type: network
+      IpAddressType: dualstack
+      SecurityGroups: [!Ref Group]
+      SubnetMappings: [{SubnetId: !Ref One, AllocationId: !GetAtt Address.AllocationId}]
+  Targets:
+    Type: AWS::ElasticLoadBalancingV2::TargetGroup
+    Properties:
+      {VpcId: !Ref Vpc, Protocol: UDP, Port: 53, TargetType: ip, IpAddressType: ipv6}
+  Listener:
+    Type: AWS::ElasticLoadBalancingV2::Listener
+    Properties:
+      LoadBalancerArn: !Ref Balancer
+      Protocol: UDP
+      Port: 53
+      DefaultActions: [{Type: forward, TargetGroupArn: !Ref Targets}]
+Outputs:
+  Public: {Value: !Ref Address}
+";
+
 struct Story {
     world: World,
     engine: Engine,
@@ -124,12 +166,13 @@ impl Story {
 }
 
 /// How many rows of each kind there are, stacks aside.
-fn rows(state: &State) -> [usize; 18] {
+fn rows(state: &State) -> [usize; 19] {
     [
         state.vpcs.len(),
         state.subnets.len(),
         state.security_groups.len(),
         state.interfaces.len(),
+        state.elastic_ips.len(),
         state.load_balancers.len(),
         state.listeners.len(),
         state.rules.len(),
@@ -167,6 +210,39 @@ fn a_stack_waits_for_what_is_not_ready_and_then_completes() {
     let events = story.events();
     assert_eq!(events.first().unwrap(), "demo CREATE_IN_PROGRESS");
     assert_eq!(events.last().unwrap(), "demo CREATE_COMPLETE");
+}
+
+#[test]
+fn a_dual_stack_network_load_balancer_is_one_template() {
+    let mut story = Story::new();
+    let before = rows(&story.world.state);
+    story.create(DUAL, json!([]));
+    story.step();
+    assert_eq!(story.stack().status, "CREATE_COMPLETE", "{:?}", story.events());
+    let state = &story.world.state;
+    let lb = story.world.only::<crate::model::load_balancer::LoadBalancer>();
+    let subnet = state.subnets.get(lb.zones[0].subnet_id.as_str()).unwrap();
+    assert_eq!(lb.zones[0].ipv6, first_of(subnet));
+    assert!(lb.zones[0].allocation_id.is_some() && subnet.assign_ipv6);
+    let group = state.security_groups.get(lb.security_groups[0].as_str()).unwrap();
+    let peers = |rules: &[crate::model::network::SecurityGroupRule]| {
+        rules.iter().map(|rule| format!("{:?}", rule.peer)).collect::<Vec<_>>()
+    };
+    assert_eq!(peers(&group.ingress), ["Cidr(::/0)"]);
+    assert_eq!(
+        peers(&group.egress),
+        ["Cidr(fd00::/8)"],
+        "what a new group permits is replaced, in both families"
+    );
+    story.world.ok("cloudformation", "DeleteStack", json!({"StackName": "demo"}));
+    story.step();
+    assert_eq!(story.stack().status, "DELETE_COMPLETE", "{:?}", story.events());
+    assert_eq!(rows(&story.world.state), before);
+}
+
+/// The first address of a subnet that may be given out.
+fn first_of(subnet: &crate::model::network::Subnet) -> Option<std::net::Ipv6Addr> {
+    Some(std::net::Ipv6Addr::from(u128::from(subnet.ipv6_cidr()?.network()) + 4))
 }
 
 #[test]

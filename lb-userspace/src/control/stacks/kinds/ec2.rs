@@ -1,11 +1,11 @@
-//! AWS::EC2: VPC, subnet, security group and its rules, instance.
+//! AWS::EC2: VPC and subnet with their IPv6 ranges, Elastic IP, security group and its rules, instance.
 
 use serde_json::{Value, json};
 
 use super::{Kind, Made, Making, Readiness, at_once, attribute, physical, pick, stands, tag_specifications};
 use crate::control::ops::ApiError;
 use crate::model::{
-    network::{Instance, InstanceState},
+    network::{Instance, InstanceState, SecurityGroup, Vpc},
     stack::StackResource,
     state::Draft,
 };
@@ -23,11 +23,46 @@ pub(super) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "AWS::EC2::Subnet",
-        properties: &["VpcId", "CidrBlock", "AvailabilityZone", "MapPublicIpOnLaunch", "Tags"],
+        properties: &[
+            "VpcId",
+            "CidrBlock",
+            "Ipv6CidrBlock",
+            "AssignIpv6AddressOnCreation",
+            "AvailabilityZone",
+            "MapPublicIpOnLaunch",
+            "Tags",
+        ],
         create: create_subnet,
         readiness: stands,
         delete: |making, resource| {
             making.call("ec2", "DeleteSubnet", json!({"SubnetId": physical(resource)})).map(drop)
+        },
+        is_gone: at_once,
+    },
+    Kind {
+        name: "AWS::EC2::VPCCidrBlock",
+        properties: &["VpcId", "AmazonProvidedIpv6CidrBlock", "Ipv6CidrBlock"],
+        create: |making| associate(making, "AssociateVpcCidrBlock"),
+        readiness: stands,
+        delete: |making, resource| disassociate(making, resource, "DisassociateVpcCidrBlock"),
+        is_gone: at_once,
+    },
+    Kind {
+        name: "AWS::EC2::SubnetCidrBlock",
+        properties: &["SubnetId", "Ipv6CidrBlock"],
+        create: |making| associate(making, "AssociateSubnetCidrBlock"),
+        readiness: stands,
+        delete: |making, resource| disassociate(making, resource, "DisassociateSubnetCidrBlock"),
+        is_gone: at_once,
+    },
+    Kind {
+        name: "AWS::EC2::EIP",
+        properties: &["Domain", "Address", "Tags"],
+        create: create_elastic_ip,
+        readiness: stands,
+        delete: |making, resource| {
+            let input = json!({"AllocationId": attribute(resource, "AllocationId")});
+            making.call("ec2", "ReleaseAddress", input).map(drop)
         },
         is_gone: at_once,
     },
@@ -66,7 +101,16 @@ pub(super) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "AWS::EC2::Instance",
-        properties: &["ImageId", "InstanceType", "SubnetId", "SecurityGroupIds", "UserData", "Tags"],
+        properties: &[
+            "ImageId",
+            "InstanceType",
+            "SubnetId",
+            "SecurityGroupIds",
+            "UserData",
+            "Ipv6AddressCount",
+            "Ipv6Addresses",
+            "Tags",
+        ],
         create: create_instance,
         readiness: instance_runs,
         delete: |making, resource| {
@@ -85,6 +129,7 @@ const RULE_PROPERTIES: &[&str] = &[
     "FromPort",
     "ToPort",
     "CidrIp",
+    "CidrIpv6",
     "SourceSecurityGroupId",
     "DestinationSecurityGroupId",
     "Description",
@@ -112,13 +157,47 @@ fn create_subnet(making: &mut Making<'_>) -> Result<Made, ApiError> {
     let tags = tag_specifications(making, "subnet");
     // Nothing here has a public address to map.
     making.take("MapPublicIpOnLaunch");
+    let assign_ipv6 = making.take("AssignIpv6AddressOnCreation");
     let mut input = making.rest();
     input["TagSpecifications"] = tags;
     let answer = making.call("ec2", "CreateSubnet", input)?;
     let id = pick(&answer, "/Subnet/SubnetId")?;
+    if let Some(value) = assign_ipv6 {
+        let input = json!({"SubnetId": id, "AssignIpv6AddressOnCreation": {"Value": value}});
+        making.call("ec2", "ModifySubnetAttribute", input)?;
+    }
     let zone = pick(&answer, "/Subnet/AvailabilityZone")?;
     let vpc = pick(&answer, "/Subnet/VpcId")?;
     Ok(Made::new(&id).with("SubnetId", &id).with("AvailabilityZone", zone).with("VpcId", vpc))
+}
+
+/// A VPC's IPv6 ranges, which it may be given after it was made.
+pub(super) fn ipv6_blocks(draft: &Draft, resource: &StackResource) -> Option<(String, String)> {
+    let vpc = draft.one::<Vpc>(physical(resource))?;
+    let blocks: Vec<_> = vpc.ipv6.iter().map(|block| block.cidr.to_string()).collect();
+    Some(("Ipv6CidrBlocks".to_owned(), blocks.join(",")))
+}
+
+fn associate(making: &mut Making<'_>, operation: &str) -> Result<Made, ApiError> {
+    let input = making.rest();
+    let answer = making.call("ec2", operation, input)?;
+    let id = pick(&answer, "/Ipv6CidrBlockAssociation/AssociationId")?;
+    Ok(Made::new(&id)
+        .with("Id", &id)
+        .with("Ipv6CidrBlock", pick(&answer, "/Ipv6CidrBlockAssociation/Ipv6CidrBlock")?))
+}
+
+fn disassociate(making: &mut Making<'_>, resource: &StackResource, operation: &str) -> Result<(), ApiError> {
+    making.call("ec2", operation, json!({"AssociationId": physical(resource)})).map(drop)
+}
+
+fn create_elastic_ip(making: &mut Making<'_>) -> Result<Made, ApiError> {
+    let tags = tag_specifications(making, "elastic-ip");
+    let mut input = making.rest();
+    input["TagSpecifications"] = tags;
+    let answer = making.call("ec2", "AllocateAddress", input)?;
+    let address = pick(&answer, "/PublicIp")?;
+    Ok(Made::new(&address).with("PublicIp", &address).with("AllocationId", pick(&answer, "/AllocationId")?))
 }
 
 fn create_security_group(making: &mut Making<'_>) -> Result<Made, ApiError> {
@@ -137,8 +216,10 @@ fn create_security_group(making: &mut Making<'_>) -> Result<Made, ApiError> {
         making.call("ec2", "AuthorizeSecurityGroupIngress", input)?;
     }
     if let Some(egress) = egress {
-        // Rules of one's own replace the one that permits all.
-        let all = json!({"GroupId": id, "IpPermissions": [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]});
+        // Rules of one's own replace those that permit all.
+        let made = making.draft.one::<SecurityGroup>(&id);
+        let ids: Vec<_> = made.iter().flat_map(|made| &made.egress).map(|rule| rule.id.clone()).collect();
+        let all = json!({"GroupId": id, "SecurityGroupRuleIds": ids});
         making.call("ec2", "RevokeSecurityGroupEgress", all)?;
         for rule in rules(Some(egress)) {
             let input =
@@ -173,6 +254,9 @@ fn permission(rule: &Value, group_member: &str) -> Value {
     };
     if let Some(range) = rule.get("CidrIp") {
         permission["IpRanges"] = describe(json!({"CidrIp": range}));
+    }
+    if let Some(range) = rule.get("CidrIpv6") {
+        permission["Ipv6Ranges"] = describe(json!({"CidrIpv6": range}));
     }
     if let Some(group) = rule.get(group_member) {
         permission["UserIdGroupPairs"] = describe(json!({"GroupId": group}));

@@ -78,6 +78,14 @@ pub fn find(name: &str) -> Option<&'static Kind> {
         .find(|kind| kind.name == name)
 }
 
+/// What GetAtt answers that only became known after the resource stood; lists have commas.
+pub fn late_attributes(draft: &Draft, resource: &StackResource) -> Option<(String, String)> {
+    match resource.resource_type.as_str() {
+        "AWS::EC2::VPC" => ec2::ipv6_blocks(draft, resource),
+        _ => None,
+    }
+}
+
 /// One resource being made or deleted: its evaluated properties and the way to the operations.
 pub struct Making<'a> {
     /// The draft.
