@@ -14,6 +14,8 @@ mod load_balancing;
 mod network_load_balancing;
 /// elbv2: listeners of TLS.
 mod listener_tls;
+/// elbv2: network load balancers, both families, every protocol.
+mod network_protocols;
 /// apigatewayv2: APIs, routes, integrations, stages, deployments, VPC links, tags.
 mod http_apis;
 /// cloudformation: stacks and templates.

@@ -64,6 +64,7 @@ impl Memory {
                 (&state.apis, &state.routes, &state.integrations, &state.stages, &state.deployments),
                 (&state.vpc_links, &state.clusters, &state.services, &state.tasks, &state.stacks),
                 (&state.namespaces, &state.discovery_services, &state.discovery_instances),
+                &state.elastic_ips,
             )
         )
     }
@@ -88,6 +89,7 @@ impl Memory {
             + state.subnets.len()
             + state.security_groups.len()
             + state.instances.len()
+            + state.elastic_ips.len()
             + state.certificates.len()
     }
 }

@@ -127,7 +127,7 @@ pub(super) fn wanted_subnets(
             Some(mapping) => mapped(state, kind, scheme, addresses, subnet, mapping)?,
             None => Place { subnet: subnet.clone(), address: None, ipv6: None, allocation_id: None },
         };
-        check_family(addresses, subnet)?;
+        check_family(state, addresses, subnet)?;
         if let Some(other) = places.iter().find(|other| other.subnet.zone == subnet.zone) {
             return Err(ApiError::sender(
                 "InvalidConfigurationRequest",
@@ -172,7 +172,10 @@ pub(super) fn wanted_subnets(
     Ok(Wanted { vpc_id, places })
 }
 
-fn check_family(addresses: IpAddressType, subnet: &Subnet) -> Result<(), ApiError> {
+fn check_family(state: &State, addresses: IpAddressType, subnet: &Subnet) -> Result<(), ApiError> {
+    if addresses == IpAddressType::Dualstack && state.underlay().is_some() {
+        return Err(unsupported("IpAddressType 'dualstack' on a host's own interfaces"));
+    }
     if addresses == IpAddressType::Dualstack && subnet.ipv6.is_none() {
         return Err(ApiError::sender(
             "InvalidSubnet",
@@ -437,7 +440,7 @@ pub(super) fn set_addresses(
         else {
             continue;
         };
-        check_family(addresses, &subnet)?;
+        check_family(draft.state(), addresses, &subnet)?;
         settle_ipv6(draft, zone, addresses, &subnet, None)?;
     }
     Ok(())

@@ -85,6 +85,9 @@ pub mod server_ids;
 pub mod targets;
 /// elbv2: tags.
 pub mod tags;
+/// elbv2: stories of network load balancers.
+#[cfg(test)]
+mod network_load_balancer_tests;
 /// ec2: what its resources share.
 pub mod ec2;
 /// ec2: VPCs.
