@@ -14,6 +14,8 @@ pub(crate) mod traffic;
 mod metrics;
 /// XDP moves the NLB's packets.
 mod nlb;
+/// Datagrams of both families to an ECS service.
+mod datagrams;
 /// Tasks that die, come and go.
 pub(crate) mod tasks;
 /// Roles that are killed.

@@ -23,6 +23,8 @@ pub struct Boot<'a> {
     pub log_filter: &'a str,
     /// The program that tasks of image `gatehouse/whoami` run.
     pub binary: &'a Path,
+    /// More images, lines of TOML.
+    pub more_images: &'a str,
     /// More TOML.
     pub more: &'a str,
 }
@@ -40,7 +42,7 @@ impl Boot<'_> {
     }
 
     fn text(&self, gateway: &str, router: &str) -> String {
-        let Self { name, control_port, log_filter, binary, more } = self;
+        let Self { name, control_port, log_filter, binary, more_images, more } = self;
         let binary = binary.display();
         let directory = name.directory();
         let directory = directory.display();
@@ -69,6 +71,7 @@ router = "{WAN_ROUTER}"
 
 [tasks.images]
 "gatehouse/whoami" = ["{binary}", "whoami"]
+{more_images}
 
 [log]
 filter = "{log_filter}"

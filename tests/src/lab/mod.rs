@@ -57,6 +57,8 @@ pub struct Options {
     pub control_port: Option<u16>,
     /// What the appliance logs: a tracing filter; by default `info`.
     pub log_filter: Option<String>,
+    /// More images for tasks, as lines of the boot configuration's table of them.
+    pub more_images: String,
     /// More of the boot configuration, TOML, after the lab's own.
     pub more_boot: String,
     /// Set by whoever wants everything to stop soon.
@@ -104,6 +106,7 @@ impl Lab {
             control_port: options.control_port.map_or_else(boot::free_port, Ok)?,
             log_filter: options.log_filter.as_deref().unwrap_or("info"),
             binary: &binary,
+            more_images: &options.more_images,
             more: &options.more_boot,
         };
         let boot_file = boot.write(&internet)?;
