@@ -8,6 +8,8 @@ mod decap;
 mod maps;
 /// The tables that decide, over the maps.
 mod tables;
+/// Packets as they came, for whoever looks.
+mod capture;
 
 use aya_ebpf::{
     bindings::xdp_action,

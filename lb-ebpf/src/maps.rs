@@ -1,11 +1,9 @@
 //! The maps, by the names and sizes of the contract. All are pinned by userspace, so that flows outlive processes.
 
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, ProgramArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
-    DecapCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey,
-    MAX_ADDRESSES, MAX_BUDGETED_SOURCES, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, MAX_LISTENERS, MAX_RINGS, MAX_SERVER_IDS,
-    MAX_SENDERS, MAX_SOURCES, MAX_TARGETS, PortCursor, Pulse, Ring, SenderKey, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
+    DecapCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, MAX_ADDRESSES, MAX_BUDGETED_SOURCES, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, MAX_LISTENERS, MAX_RINGS, MAX_SERVER_IDS, MAX_SENDERS, MAX_SOURCES, MAX_TARGETS, PortCursor, Pulse, Ring, SenderKey, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters, CaptureFilter, CaptureState, IDLE_RING_BYTES, Sample,
 };
 use lb_common::packet::{Draft, Note, Stage};
 
@@ -97,3 +95,19 @@ pub static DECAP_SENDERS: LpmTrie<SenderKey, u32, MAX_SENDERS> = LpmTrie::new();
 
 #[btf_map]
 pub static DECAP_COUNTERS: PerCpuArray<DecapCounters, 1> = PerCpuArray::new();
+
+// Of a capture alone: each has its own.
+#[btf_map]
+pub static CAPTURE_FILTER: Array<CaptureFilter, 1> = Array::new();
+
+#[btf_map]
+pub static CAPTURE_STATE: PerCpuArray<CaptureState, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub static SAMPLE: PerCpuArray<Sample, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub static SAMPLES: RingBuf<(), IDLE_RING_BYTES> = RingBuf::new();
+
+#[btf_map]
+pub static ENTRANCE: ProgramArray<1> = ProgramArray::new();

@@ -47,7 +47,18 @@ pub const TARGET_COUNTERS: &str = "TARGET_COUNTERS";
 /// [`super::DropReason`] → packets per CPU.
 pub const DROPS: &str = "DROPS";
 
-/// Every map.
+/// The program that is attached in the place of the first while packets are captured.
+pub const CAPTURE_PROGRAM: &str = "capture";
+/// One [`super::CaptureFilter`], of a capture.
+pub const CAPTURE_FILTER: &str = "CAPTURE_FILTER";
+/// One [`super::CaptureState`] per CPU, of a capture.
+pub const CAPTURE_STATE: &str = "CAPTURE_STATE";
+/// [`super::Sample`]s, of a capture.
+pub const SAMPLES: &str = "SAMPLES";
+/// The packet path's first program, for [`CAPTURE_PROGRAM`].
+pub const ENTRANCE: &str = "ENTRANCE";
+
+/// Every map that flows and what is decided about them need.
 pub const MAP_NAMES: [&str; 23] = [
     FLOWS,
     FLOWS6,

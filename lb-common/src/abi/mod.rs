@@ -12,12 +12,18 @@ mod plan;
 mod counters;
 /// Tunnels' ends at targets.
 mod decap;
+/// Which packets are sampled, and what is said of each.
+mod capture;
 /// Names and sizes of the maps.
 mod maps;
 /// Permission for aya to copy these types in and out of maps.
 #[cfg(feature = "userspace")]
 mod pod;
 
+pub use capture::{
+    CaptureFilter, CaptureState, IDLE_RING_BYTES, NO_REASON, SAMPLE_RING_BYTES, SNAP_MAX, Sample, SampleHead,
+    capture_verdict,
+};
 pub use counters::{DropReason, ListenerCounters, TargetCounters};
 pub use decap::{DECAP_COUNTERS, DECAP_SENDERS, DecapCounters, MAX_SENDERS, SenderKey};
 pub use flow::{Flow, FlowKey, direction, state};

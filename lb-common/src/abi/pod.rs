@@ -2,8 +2,9 @@
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe trait")]
 
 use super::{
-    DecapCounters, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters,
-    ListenerKey, PortCursor, Pulse, SenderKey, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
+    CaptureFilter, CaptureState, DecapCounters, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be,
+    Listener, ListenerCounters, ListenerKey, PortCursor, Pulse, SenderKey, ServerIdKey, SourceKey, SynBudget,
+    Target, TargetCounters,
 };
 
 macro_rules! pod {
@@ -17,6 +18,8 @@ macro_rules! pod {
 
 pod!(
     DecapCounters,
+    CaptureFilter,
+    CaptureState,
     Flow<Ipv4Be>,
     Flow<Ipv6Be>,
     FlowKey<Ipv4Be>,

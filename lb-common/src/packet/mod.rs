@@ -43,6 +43,8 @@ mod fragment;
 mod icmp;
 /// A RST from a packet's own numbers.
 mod reset;
+/// Which packets a capture samples.
+pub mod capture;
 
 pub use decap::{Tunneled, decapsulate};
 pub use family::{Family, V4, V6};

@@ -7,17 +7,20 @@ use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, umask};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::packet::{Balancer, Explanation, FlowFilter, FlowLine, PacketQuestion, Place};
+use crate::packet::{
+    Balancer, CaptureQuestion, CapturedPacket, Explanation, FlowFilter, FlowLine, PacketQuestion, Place,
+    Tally, Tap,
+};
 
 /// What may be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,9 @@ pub enum Question {
     },
     /// What would happen to a packet.
     Explain(PacketQuestion),
+    /// Packets as they come; until all that was asked for were there, or the asker says nothing more is wanted by closing
+    /// its side.
+    Capture(CaptureQuestion),
 }
 
 /// A line of an answer.
@@ -42,6 +48,12 @@ pub enum Answer {
     Flow(FlowLine),
     /// What would happen.
     Explanation(Explanation),
+    /// Packets are looked at from now on.
+    Capturing,
+    /// A packet.
+    Packet(CapturedPacket),
+    /// What a capture did, behind its last packet.
+    Captured(Tally),
     /// The last line: all was said, or all that was asked for at most.
     Done {
         /// Whether there may be more.
@@ -57,6 +69,8 @@ pub enum Order {
     Flows(FlowFilter, Place, oneshot::Sender<Result<FlowPage, String>>),
     /// What would happen to a packet.
     Explain(PacketQuestion, oneshot::Sender<Result<Explanation, String>>),
+    /// Packets as they come.
+    Capture(CaptureQuestion, oneshot::Sender<Result<Tap, String>>),
 }
 
 /// A part of the flows, and where the rest is.
@@ -64,13 +78,17 @@ pub type FlowPage = (Vec<FlowLine>, Option<Place>);
 
 impl Order {
     /// Finds it out. Who does not wait for the answer any more gets none.
-    pub fn carry_out(self, balancer: &Balancer) {
+    pub fn carry_out(self, balancer: &mut Balancer) {
         match self {
             Self::Flows(filter, place, answer) => {
                 let _ = answer.send(balancer.flows(&filter, place).map_err(|error| error.to_string()));
             }
             Self::Explain(question, answer) => {
                 let _ = answer.send(balancer.explain(&question).map_err(|error| error.to_string()));
+            }
+            Self::Capture(question, answer) => {
+                let tap = balancer.capture(&question, Instant::now());
+                let _ = answer.send(tap.map_err(|error| said_whole(&error)));
             }
         }
     }
@@ -113,7 +131,7 @@ pub fn serve(listener: StdListener, orders: mpsc::Sender<Order>) -> io::Result<(
             };
             let orders = orders.clone();
             tokio::spawn(async move {
-                if let Ok(Err(error)) = timeout(PATIENCE, converse(stream, &orders)).await {
+                if let Err(error) = converse(stream, &orders).await {
                     tracing::debug!(%error, "a conversation on the admin socket ended early");
                 }
                 drop(place);
@@ -126,11 +144,25 @@ pub fn serve(listener: StdListener, orders: mpsc::Sender<Order>) -> io::Result<(
 async fn converse(stream: UnixStream, orders: &mpsc::Sender<Order>) -> io::Result<()> {
     let (read, write) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(read.take(MAX_QUESTION)).read_line(&mut line).await?;
+    let mut read = BufReader::new(read.take(MAX_QUESTION));
+    timeout(PATIENCE, read.read_line(&mut line)).await??;
     let mut say = Say(BufWriter::new(write));
     match serde_json::from_str(&line) {
-        Ok(Question::Flows { filter, limit }) => list(&filter, limit, orders, &mut say).await?,
-        Ok(Question::Explain(question)) => {
+        Ok(Question::Capture(question)) => {
+            let asker = read.into_inner().into_inner();
+            let patience = Duration::from_secs(question.seconds.into()) + PATIENCE;
+            timeout(patience, capture(question, orders, asker, &mut say)).await?
+        }
+        Ok(question) => timeout(PATIENCE, answer(question, orders, &mut say)).await?,
+        Err(error) => say.line(&Answer::Failed(format!("not a question: {error}"))).await,
+    }?;
+    say.0.flush().await
+}
+
+async fn answer(question: Question, orders: &mpsc::Sender<Order>, say: &mut Say) -> io::Result<()> {
+    match question {
+        Question::Flows { filter, limit } => list(&filter, limit, orders, say).await,
+        Question::Explain(question) => {
             let (answer, answered) = oneshot::channel();
             let last = match ask(orders, Order::Explain(question, answer), answered).await {
                 Ok(explanation) => {
@@ -139,11 +171,60 @@ async fn converse(stream: UnixStream, orders: &mpsc::Sender<Order>) -> io::Resul
                 }
                 Err(error) => Answer::Failed(error),
             };
-            say.line(&last).await?;
+            say.line(&last).await
         }
-        Err(error) => say.line(&Answer::Failed(format!("not a question: {error}"))).await?,
+        Question::Capture(_) => Ok(()),
     }
-    say.0.flush().await
+}
+
+/// Tells packets until there were enough, the time is over, or the asker has closed its side: then nobody looks any more.
+async fn capture(
+    question: CaptureQuestion,
+    orders: &mpsc::Sender<Order>,
+    mut asker: OwnedReadHalf,
+    say: &mut Say,
+) -> io::Result<()> {
+    let (answer, answered) = oneshot::channel();
+    let time = Duration::from_secs(question.seconds.into());
+    let mut tap = match ask(orders, Order::Capture(question, answer), answered).await {
+        Ok(tap) => tap,
+        Err(error) => return say.line(&Answer::Failed(error)).await,
+    };
+    say.line(&Answer::Capturing).await?;
+    let over = tokio::time::sleep(time);
+    tokio::pin!(over);
+    loop {
+        say.0.flush().await?;
+        let packets = tokio::select! {
+            packets = tap.samples() => packets?,
+            _ = asker.read_u8() => break,
+            () = &mut over => break,
+        };
+        if packets.is_empty() {
+            break;
+        }
+        for packet in packets {
+            say.line(&Answer::Packet(packet)).await?;
+        }
+    }
+    // What was sampled already is told.
+    loop {
+        let packets = tap.rest();
+        if packets.is_empty() {
+            break;
+        }
+        for packet in packets {
+            say.line(&Answer::Packet(packet)).await?;
+        }
+    }
+    let last = match tap.tally() {
+        Ok(tally) => {
+            say.line(&Answer::Captured(tally)).await?;
+            Answer::Done { is_cut: false }
+        }
+        Err(error) => Answer::Failed(said_whole(&error)),
+    };
+    say.line(&last).await
 }
 
 async fn list(
@@ -182,6 +263,17 @@ async fn ask<T>(
     answered.await.map_err(|_| stops(()))?
 }
 
+/// An error with its causes.
+fn said_whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
 /// The asking side's ear.
 struct Say(BufWriter<OwnedWriteHalf>);
 
@@ -199,7 +291,7 @@ pub const ORDER_QUEUE: usize = 16;
 const MAX_CONNECTIONS: usize = 8;
 /// Bytes of a question.
 const MAX_QUESTION: u64 = 64 * 1024;
-/// How long a conversation may take.
+/// How long a conversation may take, besides the time that a capture goes on for.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// After a connection that could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -4,8 +4,9 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::admin::{Answer, Question};
 use super::cli::say;
@@ -66,15 +67,22 @@ pub struct PacketArguments {
     device: Option<String>,
 }
 
-/// Which nodes are asked, and how their answers are shown.
+/// Which nodes are asked.
 #[derive(clap::Args)]
-struct Which {
+pub(super) struct Nodes {
     /// The boot configuration, TOML
     #[arg(short, long, env = "GATEHOUSE_CONFIG", default_value = "/etc/gatehouse/gatehouse.toml")]
     config: PathBuf,
     /// The node of this VPC alone
     #[arg(long)]
     vpc: Option<String>,
+}
+
+/// Which nodes are asked, and how their answers are shown.
+#[derive(clap::Args)]
+struct Which {
+    #[command(flatten)]
+    nodes: Nodes,
     /// JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -106,14 +114,14 @@ pub async fn flows(arguments: FlowArguments) -> Result<(), Box<dyn Error>> {
     let filter = FlowFilter { client, target, listener, protocol, state };
     let question = Question::Flows { filter, limit };
     let mut is_cut = false;
-    for socket in which.sockets()? {
+    for socket in which.nodes.sockets()? {
         for answer in ask(&socket, &question).await? {
             match answer {
                 Answer::Flow(line) if which.json => say(&serde_json::to_string(&line)?),
                 Answer::Flow(line) => say(&line.to_string()),
                 Answer::Done { is_cut: own } => is_cut |= own,
                 Answer::Failed(error) => return Err(AskError::Failed(error).into()),
-                Answer::Explanation(_) => return Err(AskError::Unfinished.into()),
+                _ => return Err(AskError::Unfinished.into()),
             }
         }
     }
@@ -132,7 +140,7 @@ pub async fn explain(Explain::Packet(arguments): Explain) -> Result<(), Box<dyn 
     let question =
         Question::Explain(PacketQuestion { source: src, destination: dst, protocol, flags, device });
     let mut failed = AskError::Unfinished;
-    for socket in which.sockets()? {
+    for socket in which.nodes.sockets()? {
         for answer in ask(&socket, &question).await? {
             match answer {
                 Answer::Explanation(explanation) if which.json => {
@@ -144,7 +152,7 @@ pub async fn explain(Explain::Packet(arguments): Explain) -> Result<(), Box<dyn 
                     return Ok(());
                 }
                 Answer::Failed(error) => failed = AskError::Failed(error),
-                Answer::Flow(_) | Answer::Done { .. } => {}
+                _ => {}
             }
         }
     }
@@ -162,8 +170,8 @@ fn tell(explanation: &Explanation) {
     }
 }
 
-impl Which {
-    fn sockets(&self) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+impl Nodes {
+    pub(super) fn sockets(&self) -> Result<Vec<PathBuf>, Box<dyn Error>> {
         let config = Config::read(&self.config)?;
         let nodes = config.node_admin_sockets(self.vpc.as_deref());
         if nodes.is_empty() {
@@ -175,25 +183,49 @@ impl Which {
 
 /// One question and its whole answer.
 async fn ask(socket: &PathBuf, question: &Question) -> Result<Vec<Answer>, Box<dyn Error>> {
-    let stream = match UnixStream::connect(socket).await {
-        Ok(stream) => stream,
-        Err(error) => {
-            return Err(AskError::Failed(format!("connecting to {}: {error}", socket.display())).into());
-        }
-    };
-    let (read, mut write) = stream.into_split();
-    let mut line = serde_json::to_vec(question)?;
-    line.push(b'\n');
-    write.write_all(&line).await?;
-    let mut lines = BufReader::new(read).lines();
+    let mut conversation = Conversation::begin(socket, question).await?;
     let mut answers = Vec::new();
-    while let Some(line) = lines.next_line().await? {
-        let answer: Answer = serde_json::from_str(&line)?;
+    loop {
+        let answer = conversation.next().await?;
         let is_last = matches!(answer, Answer::Done { .. } | Answer::Failed(_));
         answers.push(answer);
         if is_last {
             return Ok(answers);
         }
     }
-    Err(AskError::Unfinished.into())
+}
+
+/// A question that is being answered.
+pub(super) struct Conversation {
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    // Closed, it says that nothing more is wanted.
+    question: OwnedWriteHalf,
+}
+
+impl Conversation {
+    /// Asks a node.
+    pub(super) async fn begin(socket: &PathBuf, question: &Question) -> Result<Self, Box<dyn Error>> {
+        let stream = match UnixStream::connect(socket).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                return Err(AskError::Failed(format!("connecting to {}: {error}", socket.display())).into());
+            }
+        };
+        let (read, mut write) = stream.into_split();
+        let mut line = serde_json::to_vec(question)?;
+        line.push(b'\n');
+        write.write_all(&line).await?;
+        Ok(Self { lines: BufReader::new(read).lines(), question: write })
+    }
+
+    /// The next line of the answer. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Answer, Box<dyn Error>> {
+        let line = self.lines.next_line().await?.ok_or(AskError::Unfinished)?;
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    /// Says that nothing more is wanted; the node tells what it has, and ends.
+    pub(super) async fn enough(&mut self) -> std::io::Result<()> {
+        self.question.shutdown().await
+    }
 }

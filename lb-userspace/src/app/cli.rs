@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
-    ask, control, decap, deploy, down, gateway, host, install, link, node, prepare, supervise, supervisor,
-    whoami,
+    ask, capture, control, decap, deploy, down, gateway, host, install, link, node, prepare, supervise,
+    supervisor, whoami,
 };
 use crate::config::{Config, LogConfig, LogFormat};
 use crate::model::id::{VpcId, VpcLinkId};
@@ -77,6 +77,8 @@ enum Command {
     /// On a target that answers past its load balancers: take packets out of tunnels (as root)
     #[command(subcommand)]
     Decap(decap::Command),
+    /// Packets of network load balancers on this host as they came, into a file for tshark or tcpdump (as root)
+    Capture(capture::Arguments),
     /// Under systemd: start and stop the units of nodes and links that the state asks for
     Supervise(Boot),
     /// Make the directories that roles work in, before one starts (as root)
@@ -182,6 +184,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Flows(arguments) => runtime()?.block_on(ask::flows(arguments))?,
         Command::Explain(what) => runtime()?.block_on(ask::explain(what))?,
         Command::Decap(what) => decap::run(what)?,
+        Command::Capture(arguments) => runtime()?.block_on(capture::capture(arguments))?,
         Command::Install(arguments) => install::install(&arguments)?,
         Command::Uninstall(arguments) => install::uninstall(&arguments)?,
         Command::Supervise(boot) => runtime()?.block_on(supervise::run(&start(&boot)?))?,
@@ -220,6 +223,12 @@ fn tracing_to_stderr(config: &LogConfig) {
         LogFormat::Text => lines.with_ansi(false).try_init(),
         LogFormat::Json => lines.json().try_init(),
     };
+}
+
+/// Prints one line for the person at the terminal beside what goes into a pipe.
+#[expect(clippy::print_stderr, reason = "the other place of this binary that prints")]
+pub fn say_aside(line: &str) {
+    eprintln!("{line}");
 }
 
 /// Prints one line for the person at the terminal.

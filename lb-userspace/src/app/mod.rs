@@ -35,6 +35,8 @@ pub mod admin;
 pub mod ask;
 /// `gatehouse decap`: at a target, packets out of tunnels.
 pub mod decap;
+/// `gatehouse capture`: packets as they came, into a file.
+pub mod capture;
 /// `gatehouse down`: everything removed.
 pub mod down;
 /// `gatehouse whoami`: something to put behind a load balancer.

@@ -164,7 +164,7 @@ async fn serve(
                 // What fails is logged there, and tried again with the next change.
                 let _ = node.plan_packets();
             }
-            Some(order) = ordered.recv() => order.carry_out(&node.balancer),
+            Some(order) = ordered.recv() => order.carry_out(&mut node.balancer),
             reacted = node.balancer.react() => log(reacted, "following a change around the node"),
             _ = housekeeping.tick() => log(node.balancer.housekeep(Instant::now()), "keeping the flow tables"),
             _ = export.tick() => node.report().await,

@@ -93,6 +93,14 @@ impl Links {
         Ok(Some(ifindex))
     }
 
+    /// Puts another program on every device that has one, in place. Devices on which that fails are attached anew by the
+    /// next [`Self::attach`].
+    pub fn exchange_all(&mut self, program: &mut Xdp) {
+        let pins: BTreeMap<String, PathBuf> =
+            self.attached.keys().map(|device| (device.clone(), self.pin_path(device))).collect();
+        self.attached.retain(|device, _| pins.get(device).is_some_and(|pin| exchange(program, pin)));
+    }
+
     /// Takes the program off devices that are not wanted, those of earlier processes included.
     pub fn keep_only(&mut self, wanted: impl Fn(&str) -> bool) {
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {

@@ -16,6 +16,7 @@ use aya::Ebpf;
 use lb_common::abi::{DropReason, MAX_FLOW_ENTRIES, Target, target_state};
 
 use super::attach::{AttachError, Links};
+use super::capture::{self, Capture, CaptureError, CaptureQuestion, Tap};
 use super::clock::{Clock, Limits};
 use super::counters::{Counters, DropCount, ListenerCount, TargetCount};
 use super::explain::{self, ExplainError, Explanation, PacketQuestion};
@@ -92,8 +93,13 @@ pub struct Balancer {
     flow_entries: u32,
     expired: u64,
     adopted: bool,
-    // Where maps of other versions may still be.
-    outdated: Option<PathBuf>,
+    directory: PathBuf,
+    object: std::borrow::Cow<'static, [u8]>,
+    // Somebody looks; and what nobody looks at any more, until no packet is in its program.
+    capture: Option<Capture>,
+    captured: Option<Capture>,
+    // Whether maps of other versions, and what a capture pinned, may still be there.
+    is_outdated: bool,
 }
 
 impl Balancer {
@@ -129,7 +135,11 @@ impl Balancer {
             flow_entries: options.flow_entries,
             expired: 0,
             adopted,
-            outdated: Some(directory.to_owned()),
+            directory: directory.to_owned(),
+            object: options.object.clone(),
+            capture: None,
+            captured: None,
+            is_outdated: true,
         })
     }
 
@@ -166,6 +176,7 @@ impl Balancer {
     /// Moves the kernel's clock, removes flows that are over from a part of the tables, frees indices that no flow names.
     /// Some times a second.
     pub fn housekeep(&mut self, now: Instant) -> Result<(), BalancerError> {
+        self.end_capture(now);
         let has_ticked = self.clock.advance(now);
         if has_ticked {
             self.maps.set_pulse(self.clock.pulse())?;
@@ -269,20 +280,63 @@ impl Balancer {
         explain::explain(question, &self.maps, &self.ledger, &names, self.clock.pulse(), [0; 6])
     }
 
+    /// Gives packets as they come to whoever asks, until that is dropped or the time is over.
+    ///
+    /// # Errors
+    /// When what is asked for is out of bounds or not there, somebody else looks, or the kernel refuses.
+    pub fn capture(&mut self, question: &CaptureQuestion, now: Instant) -> Result<Tap, CaptureError> {
+        self.end_capture(now);
+        if self.capture.is_some() {
+            return Err(CaptureError::Busy);
+        }
+        question.check()?;
+        let listeners = self.plan.listeners().filter_map(|(_, name, listener)| {
+            Some((*name, listener.arn.clone(), *self.ledger.listeners.get(name)?))
+        });
+        let filter = question.filter(listeners, self.clock.tick())?;
+        let devices = self.links.attached().iter().map(|(device, index)| (*index, device.clone())).collect();
+        let until = now + Duration::from_secs(question.seconds.into());
+        let path = load::program(&mut self.ebpf)?;
+        let (mut capture, tap) =
+            Capture::begin(&self.directory, &self.object, path, &filter, devices, until)?;
+        self.links.exchange_all(capture.program()?);
+        self.capture = Some(capture);
+        Ok(tap)
+    }
+
+    /// Puts the packet path back where a capture is over; what it had goes with the next call.
+    fn end_capture(&mut self, now: Instant) {
+        if let Some(captured) = self.captured.take() {
+            captured.remove();
+        }
+        let Some(capture) = self.capture.take_if(|capture| capture.is_over(now)) else { return };
+        match load::program(&mut self.ebpf) {
+            Ok(program) => self.links.exchange_all(program),
+            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "a capture does not end"),
+        }
+        self.captured = Some(capture);
+    }
+
     /// Attaches, asks for neighbours, and brings the maps in step.
     fn refresh(&mut self) -> Result<(), BalancerError> {
         if !self.is_planned {
             return Ok(());
         }
-        let program = load::program(&mut self.ebpf)?;
+        let program = match &mut self.capture {
+            Some(capture) => capture.program()?,
+            None => load::program(&mut self.ebpf)?,
+        };
         for device in self.plan.devices() {
             self.links.attach(program, device)?;
         }
         let wanted: BTreeSet<&str> = self.plan.devices().map(String::as_str).collect();
         self.links.keep_only(|device| wanted.contains(device));
-        // No link has a program of an earlier version any more.
-        if let Some(directory) = self.outdated.take() {
-            load::remove_other_versions(&directory);
+        // No link has a program of an earlier process any more.
+        if std::mem::take(&mut self.is_outdated) {
+            load::remove_other_versions(&self.directory);
+            if self.capture.is_none() {
+                capture::remove_remains(&self.directory);
+            }
         }
         let devices = self.devices()?;
         self.neighbours.want(next_hops(&self.plan, &devices));

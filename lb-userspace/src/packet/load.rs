@@ -84,6 +84,20 @@ pub fn load(directory: &Path, object: &[u8], flow_entries: u32) -> Result<Loaded
     Ok(Loaded { ebpf, adopted })
 }
 
+/// The object once more over the maps that are pinned in `directory`, for its program that captures, which is not loaded
+/// yet; the map by which that calls the first program is pinned at `entrance`.
+pub(super) fn load_capture(directory: &Path, object: &[u8], entrance: &Path) -> Result<Ebpf, LoadError> {
+    let maps = maps_directory(directory);
+    let object = object.to_vec();
+    let mut loader = EbpfLoader::new();
+    for name in pinned() {
+        loader.map_pin_path(name, maps.join(name));
+    }
+    loader.map_pin_path(abi::ENTRANCE, entrance);
+    loader.map_max_entries(abi::SAMPLES, u32::try_from(abi::SAMPLE_RING_BYTES).unwrap_or(u32::MAX));
+    Ok(loader.load(&object)?)
+}
+
 /// Loads the programs of the later stages, and puts them where the first finds them. Programs of an earlier process are
 /// exchanged one by one while packets go through them: what one notes, any of another can read.
 fn load_stages(ebpf: &mut Ebpf) -> Result<(), LoadError> {
@@ -104,6 +118,7 @@ pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
     named(ebpf, PROGRAM)
 }
 
+/// A program of a loaded object.
 pub(super) fn named<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &'static str) -> Result<&'ebpf mut Xdp, LoadError> {
     Ok(ebpf.program_mut(name).ok_or(LoadError::Missing { name })?.try_into()?)
 }

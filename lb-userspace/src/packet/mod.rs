@@ -45,10 +45,15 @@ pub mod listing;
 mod view;
 /// What would happen to a packet, and why.
 pub mod explain;
+/// Packets as they came, for whoever asks.
+pub mod capture;
+/// Captured packets as a file.
+pub mod pcapng;
 /// All of it together.
 pub mod balancer;
 
 pub use balancer::{Balancer, BalancerError, Options};
+pub use capture::{Became, CaptureError, CaptureQuestion, CapturedPacket, Tally, Tap, WhichListener};
 pub use clock::Limits;
 pub use counters::{Counters, DropCount};
 pub use decap::{Decap, DecapError, Decapsulated, Progress};

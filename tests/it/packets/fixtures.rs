@@ -27,6 +27,24 @@ enum Expect {
     Drop(DropReason),
 }
 
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    Pass,
+    Drop(DropReason),
+    Transmit,
+}
+
+impl Expect {
+    fn came(&self) -> Came {
+        match self {
+            Self::Forward(..) | Self::Reset(_) => Came::Transmit,
+            Self::Pass => Came::Pass,
+            Self::Drop(reason) => Came::Drop(*reason),
+        }
+    }
+}
+
 /// A story: tables, packets, and what was counted at its end.
 pub(super) struct Fixture {
     name: &'static str,
@@ -176,7 +194,20 @@ impl Fixture {
         self
     }
 
-    fn play(&self, runner: &mut dyn Runner) -> (Vec<Seen>, Outcome) {
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What comes in, and what becomes of it.
+    pub(super) fn packets(&self) -> Vec<(Vec<u8>, Came)> {
+        let packet = |step: &Step| match step {
+            Step::Packet(packet, expect) => Some((packet.clone(), expect.came())),
+            Step::Change(_) => None,
+        };
+        self.steps.iter().filter_map(packet).collect()
+    }
+
+    pub(super) fn play(&self, runner: &mut dyn Runner) -> (Vec<Seen>, Outcome) {
         let mut given = self.given.clone();
         runner.begin(&given);
         let mut seen = Vec::new();
@@ -193,7 +224,7 @@ impl Fixture {
     }
 
     /// Compares what happened with what is promised.
-    fn check(&self, seen: &[Seen], outcome: &Outcome) {
+    pub(super) fn check(&self, seen: &[Seen], outcome: &Outcome) {
         let name = self.name;
         let expected: Vec<&Expect> = self
             .steps
@@ -269,7 +300,8 @@ fn hex(seen: &Seen) -> String {
     }
 }
 
-fn all() -> Vec<Fixture> {
+/// The whole table.
+pub(super) fn all() -> Vec<Fixture> {
     [flows::fixtures(), strays::fixtures(), modes::fixtures()].into_iter().flatten().collect()
 }
 

@@ -4,17 +4,19 @@ use std::net::IpAddr;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray};
+use aya::maps::{
+    Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf,
+};
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::util::nr_cpus;
 use lb_common::abi::{
-    self, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters,
-    ListenerKey, MAX_LISTENERS, PortCursor, Pulse, RING_SIZE, Ring, ServerIdKey, SourceKey, SynBudget,
-    Target, TargetCounters,
+    self, CaptureFilter, CaptureState, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be,
+    Listener, ListenerCounters, ListenerKey, MAX_LISTENERS, PortCursor, Pulse, RING_SIZE, Ring, SampleHead,
+    ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
 };
 use lb_common::packet::Stage;
 
-use super::given::{CAPACITY, Given, Outcome, Runner, Seen, listener_key};
+use super::given::{CAPACITY, Given, INGRESS, Outcome, Runner, Seen, listener_key};
 use super::segment::{BALANCER, BALANCER6};
 
 /// The object as built, not pinned and attached to nothing.
@@ -22,6 +24,10 @@ pub(super) struct Kernel {
     ebpf: Ebpf,
     /// The kernel forgets its programs when nobody holds the map.
     _stages: ProgramArray<MapData>,
+    /// The program that packets are given to.
+    entry: &'static str,
+    /// Where it puts what it captures, if it does.
+    samples: Option<(RingBuf<MapData>, ProgramArray<MapData>)>,
 }
 
 impl Kernel {
@@ -40,7 +46,49 @@ impl Kernel {
             program.load().unwrap();
             stages.set(stage as u32, program.fd().unwrap(), 0).unwrap();
         }
-        Self { ebpf, _stages: stages }
+        Self { ebpf, _stages: stages, entry: "gatehouse", samples: None }
+    }
+
+    /// The same behind the program that captures.
+    pub(super) fn capturing(filter: &CaptureFilter) -> Self {
+        let mut kernel = Self::load("gatehouse.o");
+        program(&mut kernel.ebpf, abi::CAPTURE_PROGRAM).load().unwrap();
+        let mut entrance = ProgramArray::try_from(kernel.ebpf.take_map(abi::ENTRANCE).unwrap()).unwrap();
+        entrance.set(0, program(&mut kernel.ebpf, "gatehouse").fd().unwrap(), 0).unwrap();
+        let ring = RingBuf::try_from(kernel.ebpf.take_map(abi::SAMPLES).unwrap()).unwrap();
+        kernel.samples = Some((ring, entrance));
+        kernel.entry = abi::CAPTURE_PROGRAM;
+        kernel.ask(filter);
+        kernel
+    }
+
+    /// Begins to capture anew.
+    pub(super) fn ask(&mut self, filter: &CaptureFilter) {
+        let mut filters: Array<&mut MapData, CaptureFilter> = self.map(abi::CAPTURE_FILTER);
+        filters.set(0, filter, 0).unwrap();
+        self.set_per_cpu(abi::CAPTURE_STATE, 0, CaptureState::default());
+    }
+
+    /// What was captured since this was asked last: verdict, drop reason, bytes that came, those that were kept.
+    pub(super) fn samples(&mut self) -> Vec<(u8, u8, usize, Vec<u8>)> {
+        let Some((ring, _)) = &mut self.samples else { return Vec::new() };
+        let mut samples = Vec::new();
+        while let Some(item) = ring.next() {
+            let word = |at: usize| u32::from_ne_bytes(item[at..at + 4].try_into().unwrap());
+            assert_eq!(word(16), INGRESS);
+            let kept = usize::try_from(word(12)).unwrap();
+            assert_eq!(item.len(), size_of::<SampleHead>() + kept);
+            let length = usize::try_from(word(8)).unwrap();
+            samples.push((item[20], item[21], length, item[size_of::<SampleHead>()..].to_vec()));
+        }
+        samples
+    }
+
+    /// What was counted of the capture, all CPUs together: asked for, held back, lost, sampled.
+    pub(super) fn tally(&mut self) -> (u64, u64, u64, u32) {
+        self.per_cpu::<CaptureState>(abi::CAPTURE_STATE, 0).iter().fold((0, 0, 0, 0), |sum, cpu| {
+            (sum.0 + cpu.matched, sum.1 + cpu.limited, sum.2 + cpu.lost, sum.3 + cpu.taken)
+        })
     }
 
     fn map<'map, T: TryFrom<&'map mut Map, Error = MapError>>(&'map mut self, name: &str) -> T {
@@ -136,7 +184,7 @@ impl Runner for Kernel {
         let mut out = vec![0; packet.len() + 64];
         let options =
             TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() };
-        let result = program(&mut self.ebpf, "gatehouse").test_run(options).unwrap();
+        let result = program(&mut self.ebpf, self.entry).test_run(options).unwrap();
         let length = usize::try_from(result.data_size_out).unwrap();
         out.truncate(length);
         match result.return_value {

@@ -30,3 +30,5 @@ mod decap;
 mod ports;
 /// IPv6, datagrams, and targets that see their clients.
 mod families;
+/// Packets captured as they came.
+mod capture;

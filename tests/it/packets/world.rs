@@ -200,6 +200,7 @@ fn answer(mut stream: TcpStream, address: Ipv4Addr) {
 }
 
 /// A connection to a target, whichever it is.
+#[derive(Debug)]
 pub(super) struct Connection(TcpStream);
 
 impl Connection {
