@@ -11,7 +11,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use super::admin::{Answer, Question};
 use super::cli::say;
 use crate::config::Config;
-use crate::packet::{End, Explanation, FlowFilter, FlowState, PacketQuestion, Protocol};
+use crate::packet::{End, Explanation, FlowFilter, FlowListener, FlowState, PacketQuestion, Protocol};
 
 /// `gatehouse flows`.
 #[derive(clap::Args)]
@@ -24,9 +24,12 @@ pub struct FlowArguments {
     /// Targets, in the same form
     #[arg(long, value_name = "ADDRESS[:PORT]")]
     target: Option<End>,
-    /// Listeners, in the same form
-    #[arg(long, value_name = "ADDRESS[:PORT]")]
-    listener: Option<End>,
+    /// Listeners, in the same form, or one by its ARN
+    #[arg(long, value_name = "ARN|ADDRESS[:PORT]")]
+    listener: Option<FlowListener>,
+    /// Those through the load balancer's address in this Availability zone
+    #[arg(long)]
+    zone: Option<String>,
     /// tcp or udp
     #[arg(long)]
     protocol: Option<Protocol>,
@@ -110,8 +113,8 @@ pub enum AskError {
 /// # Errors
 /// When no node can be asked, or one cannot tell.
 pub async fn flows(arguments: FlowArguments) -> Result<(), Box<dyn Error>> {
-    let FlowArguments { which, client, target, listener, protocol, state, limit } = arguments;
-    let filter = FlowFilter { client, target, listener, protocol, state };
+    let FlowArguments { which, client, target, listener, zone, protocol, state, limit } = arguments;
+    let filter = FlowFilter { client, target, listener, zone, protocol, state };
     let question = Question::Flows { filter, limit };
     let mut is_cut = false;
     for socket in which.nodes.sockets()? {

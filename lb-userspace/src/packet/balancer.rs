@@ -268,7 +268,13 @@ impl Balancer {
         place: Place,
     ) -> Result<(Vec<FlowLine>, Option<Place>), BalancerError> {
         let targets = self.ledger.targets.values().map(|slot| (slot.index, slot.entry)).collect();
-        let directory = Directory { targets, tick: self.clock.tick() };
+        let listeners = self.plan.nodes.values().flat_map(|node| {
+            node.listeners.iter().filter_map(|(name, listener)| {
+                let index = self.ledger.listeners.get(name)?;
+                Some((*index, (listener.arn.clone(), node.zone.clone())))
+            })
+        });
+        let directory = Directory { targets, listeners: listeners.collect(), tick: self.clock.tick() };
         Ok(listing::page(&self.maps, place, filter, &directory)?)
     }
 

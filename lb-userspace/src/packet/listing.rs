@@ -15,6 +15,7 @@ use super::flows;
 use super::maps::{Address, FamilyMaps, Maps, MapsError};
 use super::plan::Protocol;
 use super::sweep::{BATCH_ENTRIES, Half, Place};
+use crate::model::id::Arn;
 
 /// Which flows are asked for; what is not said is all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +25,10 @@ pub struct FlowFilter {
     pub client: Option<End>,
     /// At which target.
     pub target: Option<End>,
-    /// Of which listener's address.
-    pub listener: Option<End>,
+    /// Of which listener.
+    pub listener: Option<FlowListener>,
+    /// Through the load balancer's address in this Availability zone.
+    pub zone: Option<String>,
     /// TCP or UDP.
     pub protocol: Option<Protocol>,
     /// In which state.
@@ -40,6 +43,16 @@ pub struct End {
     pub range: Option<IpNet>,
     /// The port.
     pub port: Option<u16>,
+}
+
+/// A listener by its addresses and ports, or by its ARN.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum FlowListener {
+    /// By what clients connect to.
+    End(End),
+    /// By its ARN.
+    Arn(Arn),
 }
 
 /// Not an address, a range, or either with a port.
@@ -72,6 +85,10 @@ pub struct FlowLine {
     pub client: SocketAddr,
     /// What it connected to.
     pub listener: SocketAddr,
+    /// The listener's ARN; none of one that is gone.
+    pub listener_arn: Option<Arn>,
+    /// The Availability zone of the address that it connected to.
+    pub zone: Option<String>,
     /// What the target takes for the client.
     pub source: SocketAddr,
     /// The target.
@@ -90,6 +107,8 @@ pub struct FlowLine {
 pub(super) struct Directory {
     /// Targets.
     pub targets: BTreeMap<u16, Target>,
+    /// Listeners: their ARNs, and the zones of their addresses.
+    pub listeners: BTreeMap<u32, (Arn, String)>,
     /// The kernel's clock.
     pub tick: u32,
 }
@@ -99,7 +118,12 @@ impl FlowFilter {
     pub fn matches(&self, line: &FlowLine) -> bool {
         self.client.is_none_or(|end| end.has(line.client))
             && self.target.is_none_or(|end| end.has(line.target))
-            && self.listener.is_none_or(|end| end.has(line.listener))
+            && match &self.listener {
+                None => true,
+                Some(FlowListener::End(end)) => end.has(line.listener),
+                Some(FlowListener::Arn(arn)) => line.listener_arn.as_ref() == Some(arn),
+            }
+            && (self.zone.is_none() || self.zone == line.zone)
             && self.protocol.is_none_or(|protocol| protocol == line.protocol)
             && self.state.is_none_or(|state| state == line.state)
     }
@@ -133,11 +157,14 @@ impl Directory {
                 SocketAddr::new(flow.destination.ip(), flow.destination_port.number()),
             ),
         };
+        let (listener_arn, zone) = self.listeners.get(&flow.listener).cloned().unzip();
         let silence = |flow: &Flow<A>| self.tick.wrapping_sub(flow.seen);
         Some(FlowLine {
             protocol,
             client,
             listener,
+            listener_arn,
+            zone,
             source,
             target,
             mode: mode_name(flow.mode).to_owned(),
@@ -176,9 +203,9 @@ where
 {
     let (entries, next) = maps.some_flows(cursor, BATCH_ENTRIES)?;
     let mut lines = Vec::new();
+    // What is said of the state needs both halves, and looking one up takes a system call.
+    let stateless = FlowFilter { state: None, ..filter.clone() };
     for (key, flow) in entries.iter().filter(|(_, flow)| flows::is_request(flow)) {
-        // What is said of the state needs both halves, and looking one up takes a system call.
-        let stateless = FlowFilter { state: None, ..*filter };
         if !directory.line(key, flow, None).is_some_and(|line| stateless.matches(&line)) {
             continue;
         }
@@ -245,6 +272,34 @@ impl FromStr for End {
         }
         let range = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         range.map(|range| Self { range: Some(range), port: None }).map_err(|_| EndError(text.to_owned()))
+    }
+}
+
+impl FromStr for FlowListener {
+    type Err = EndError;
+
+    fn from_str(text: &str) -> Result<Self, EndError> {
+        match text.starts_with("arn:") {
+            true => Ok(Self::Arn(Arn::from(text.to_owned()))),
+            false => text.parse().map(Self::End),
+        }
+    }
+}
+
+impl TryFrom<String> for FlowListener {
+    type Error = EndError;
+
+    fn try_from(text: String) -> Result<Self, EndError> {
+        text.parse()
+    }
+}
+
+impl From<FlowListener> for String {
+    fn from(listener: FlowListener) -> Self {
+        match listener {
+            FlowListener::End(end) => end.to_string(),
+            FlowListener::Arn(arn) => arn.to_string(),
+        }
     }
 }
 
@@ -322,6 +377,16 @@ mod tests {
         for text in ["", "x", "10.0.0.1:x", ":99999", "10.0.0.0/33"] {
             assert!(text.parse::<End>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_listener_is_an_end_or_an_arn() {
+        for text in ["arn:aws:elasticloadbalancing:r:1:listener/net/a/1/1", "10.1.2.3:4", ":4"] {
+            let listener: FlowListener = text.parse().unwrap();
+            assert_eq!(matches!(listener, FlowListener::Arn(_)), text.starts_with("arn:"));
+            assert_eq!(String::from(listener), text);
+        }
+        "nobody".parse::<FlowListener>().unwrap_err();
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub use counters::{Counters, DropCount};
 pub use decap::{Decap, DecapError, Decapsulated, Progress};
 pub use explain::{ExplainError, Explanation, PacketQuestion};
 pub use export::Exporter;
-pub use listing::{End, FlowFilter, FlowLine, FlowState};
+pub use listing::{End, FlowFilter, FlowLine, FlowListener, FlowState};
 pub use plan::{
     ListenerName, ListenerPlan, Mode, NodePlan, Plan, Protocol, Service, Side, TargetName, TargetPlan,
     Verdict,

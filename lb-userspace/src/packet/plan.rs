@@ -29,6 +29,8 @@ pub struct NodePlan {
     pub device: String,
     /// Whose interface it is.
     pub balancer: Arn,
+    /// The Availability zone that it is in.
+    pub zone: String,
     /// What it has of IPv4.
     pub ipv4: Side,
     /// What it has of IPv6, on a dual-stack load balancer.
@@ -317,6 +319,7 @@ mod tests {
         NodePlan {
             device: DEVICES[usize::from(number)].to_owned(),
             balancer: Arn::from(balancer.to_owned()),
+            zone: "a".to_owned(),
             ipv4: side(&format!("10.0.{number}.4"), 24, &format!("10.0.{number}.1")),
             ipv6: is_dual.then(ipv6),
             secondary: BTreeMap::new(),

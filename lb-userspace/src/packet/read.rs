@@ -33,6 +33,7 @@ pub fn plan(slice: &NodeSlice, mut health: impl FnMut(&Arn, &TargetKey) -> Verdi
             let mut node = NodePlan {
                 device: interface.device.clone(),
                 balancer: arn.clone(),
+                zone: interface.zone.clone(),
                 ipv4,
                 ipv6,
                 secondary: secondary(interface),

@@ -376,6 +376,7 @@ pub(super) fn plan_of(targets: BTreeMap<TargetName, TargetPlan>, sources: Option
     let node = NodePlan {
         device: World::device(),
         balancer: balancer_arn(),
+        zone: "a".to_owned(),
         ipv4: Side {
             address: BALANCER.into(),
             subnet: "10.0.1.0/24".parse().unwrap(),

@@ -16,6 +16,8 @@ mod metrics;
 mod nlb;
 /// Datagrams of both families to an ECS service.
 mod datagrams;
+/// What an operator can see of the NLB's packets.
+mod looking;
 /// Tasks that die, come and go.
 pub(crate) mod tasks;
 /// Roles that are killed.

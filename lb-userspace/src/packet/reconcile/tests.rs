@@ -67,6 +67,7 @@ fn plan(targets: &[(IpAddr, Verdict)]) -> Plan {
     let node = NodePlan {
         device: "eni".to_owned(),
         balancer: Arn::from("balancer".to_owned()),
+        zone: "a".to_owned(),
         ipv4: Side { address: BALANCER, subnet: "10.0.1.0/24".parse().unwrap(), router: ROUTER },
         ipv6: None,
         secondary: BTreeMap::new(),
