@@ -6,6 +6,8 @@
 //! which took [`REFERENCE_NS`] where the goals were set. `scale` is what it takes here in terms of that, and a net goal
 //! times `scale` is the goal in this machine's nanoseconds.
 
+/// What is measured, and what is promised.
+mod cases;
 /// The programs and maps of the driver.
 mod driver;
 /// Our program, and tables that are as if flows had begun.
@@ -21,37 +23,9 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::record::{Better, Metric, Report, median, show};
+use cases::{CASES, Case, Goal, MANY};
 use driver::Driver;
 use tables::Tables;
-
-/// A kind of packet, over so many flows.
-struct Case {
-    name: &'static str,
-    packet: Packet,
-    flows: u32,
-    goal: Goal,
-}
-
-/// What the driver writes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Packet {
-    /// From a client, of a flow that is there.
-    Request,
-    /// From a target, of a flow that is there.
-    Reply,
-    /// From a client, each of a flow that is not there yet.
-    Syn,
-}
-
-/// What SPECIFICATION.md promises.
-enum Goal {
-    /// Nanoseconds, with a driver of [`GOALS_DRIVER_NS`].
-    Gross(f64),
-    /// In terms of what two updates of a hash table take, net.
-    Updates(f64),
-    /// Only reported.
-    None,
-}
 
 /// Who is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,41 +35,6 @@ enum Member {
     Floor,
     /// One lookup, or for new flows two updates, in a table like ours.
     Reference,
-}
-
-const CASES: [Case; 7] = [
-    established("full NAT, established, request, 1 flow", Packet::Request, 1, 50.0),
-    established("full NAT, established, request, 1k flows", Packet::Request, 1_000, 58.0),
-    established("full NAT, established, request, 60k flows", Packet::Request, 60_000, 140.0),
-    established("full NAT, established, reply, 1 flow", Packet::Reply, 1, 50.0),
-    established("full NAT, established, reply, 1k flows", Packet::Reply, 1_000, 58.0),
-    established("full NAT, established, reply, 60k flows", Packet::Reply, 60_000, 140.0),
-    Case {
-        name: "full NAT, SYN that begins a flow",
-        packet: Packet::Syn,
-        flows: 60_000,
-        goal: Goal::Updates(1.1),
-    },
-];
-
-/// A table of its own size, as there is none of this size otherwise.
-const MANY: [Case; 2] = [
-    Case {
-        name: "full NAT, established, request, 1M flows",
-        packet: Packet::Request,
-        flows: 1_000_000,
-        goal: Goal::None,
-    },
-    Case {
-        name: "full NAT, established, reply, 1M flows",
-        packet: Packet::Reply,
-        flows: 1_000_000,
-        goal: Goal::None,
-    },
-];
-
-const fn established(name: &'static str, packet: Packet, flows: u32, gross: f64) -> Case {
-    Case { name, packet, flows, goal: Goal::Gross(gross) }
 }
 
 /// Interleaved rounds.
@@ -112,100 +51,103 @@ pub(crate) fn bench() -> Result<()> {
     cpus.set(cpu)?;
     sched_setaffinity(Pid::from_raw(0), &cpus)?;
 
-    let mut report = Report::new("packets");
-    programs::measure(&mut report)?;
-    let scale = measure(&mut report, &CASES, tables::ENTRIES, ROUNDS, None)?;
-    measure(&mut report, &MANY, MANY_ENTRIES, MANY_ROUNDS, Some(scale))?;
-    report.record()
+    let mut run = Run { report: Report::new("packets"), scale: None, nets: BTreeMap::new() };
+    programs::measure(&mut run.report)?;
+    run.measure(CASES, tables::ENTRIES, ROUNDS)?;
+    let tables = run.measure(MANY, MANY_ENTRIES, MANY_ROUNDS)?;
+    run.memory(&tables, MANY_ENTRIES)?;
+    run.report.record()
 }
 
-/// Measures cases over tables of this size; returns the scale, which the first case gives if it is not given.
-fn measure(
-    report: &mut Report,
-    cases: &[Case],
-    entries: u32,
-    rounds: usize,
+/// What was found so far.
+struct Run {
+    report: Report,
+    /// The first case's.
     scale: Option<f64>,
-) -> Result<f64> {
-    let mut tables = Tables::load(entries)?;
-    let mut driver = Driver::load(entries)?;
-    let mut samples: Vec<[Vec<f64>; 3]> = cases.iter().map(|_| Default::default()).collect();
-    for _ in 0..rounds {
-        for (case, [ours, floor, reference]) in cases.iter().zip(&mut samples) {
-            tables.clear()?;
-            driver.clear()?;
-            if case.packet != Packet::Syn {
-                tables.establish(case.flows)?;
-                driver.establish(case.packet, case.flows)?;
+    /// Ours by case, net.
+    nets: BTreeMap<&'static str, f64>,
+}
+
+impl Run {
+    /// Measures cases over tables of this size.
+    fn measure(&mut self, cases: &[Case], entries: u32, rounds: usize) -> Result<Tables> {
+        let mut tables = Tables::load(entries)?;
+        let mut driver = Driver::load(entries)?;
+        let mut samples: Vec<[Vec<f64>; 3]> = cases.iter().map(|_| Default::default()).collect();
+        for _ in 0..rounds {
+            for (case, samples) in cases.iter().zip(&mut samples) {
+                tables.clear()?;
+                driver.clear()?;
+                tables.establish(case)?;
+                driver.establish(case)?;
+                let members = [Member::Ours, Member::Floor, Member::Reference];
+                for (member, samples) in members.into_iter().zip(samples) {
+                    samples.extend(driver.run(case, member, &tables)?);
+                }
             }
-            ours.push(driver.run(case.packet, case.flows, Member::Ours, &tables)?);
-            floor.push(driver.run(case.packet, case.flows, Member::Floor, &tables)?);
-            reference.push(driver.run(case.packet, case.flows, Member::Reference, &tables)?);
+        }
+        for (case, [ours, floor, reference]) in cases.iter().zip(samples) {
+            let best = ours.iter().copied().fold(f64::INFINITY, f64::min);
+            let reference = (!reference.is_empty()).then(|| median(reference));
+            self.add(case, best, median(ours), median(floor), reference);
+        }
+        Ok(tables)
+    }
+
+    fn add(&mut self, case: &Case, best: f64, ours: f64, floor: f64, reference: Option<f64>) {
+        let net = ours - floor;
+        let reference_net = reference.map(|reference| reference - floor);
+        let scale = *self.scale.get_or_insert(reference_net.unwrap_or(REFERENCE_NS) / REFERENCE_NS);
+        self.nets.insert(case.name, net);
+        let peers = |values: &[(&str, Option<f64>)]| -> BTreeMap<String, f64> {
+            values.iter().filter_map(|(name, value)| Some(((*name).to_owned(), (*value)?))).collect()
+        };
+        let mut line = |name: &str, ours, peers, goal| {
+            let metric = Metric {
+                case: case.name.to_owned(),
+                name: name.to_owned(),
+                unit: "ns",
+                better: Better::Lower,
+            };
+            self.report.add(metric, ours, peers, goal);
+        };
+        let gross = match case.goal {
+            Goal::Gross(gross) => Some(gross),
+            _ => None,
+        };
+        line("packet, gross", ours, peers(&[("driver alone", Some(floor)), ("reference", reference)]), gross);
+        line("packet, gross, best", best, BTreeMap::new(), gross);
+        let own_net = match case.goal {
+            Goal::Gross(gross) => Some(gross - GOALS_DRIVER_NS),
+            Goal::Net(net) => Some(net),
+            Goal::Updates(times) => reference_net.map(|net| times * net),
+            Goal::Like(other, times) => self.nets.get(other).map(|net| times * net),
+            Goal::None => None,
+        };
+        line("packet, net", net, peers(&[("reference", reference_net)]), own_net);
+        if let (Goal::Gross(_) | Goal::Net(_), Some(goal)) = (&case.goal, own_net) {
+            // What it would be where the reference takes what it took there.
+            line("packet, net, by scale", net / scale, BTreeMap::new(), own_net);
+            let here = goal * scale;
+            show(&format!("{:<44} net {net:.0} ns; scale {scale:.2}: goal {here:.0} ns here", case.name));
         }
     }
-    if scale.is_some() {
-        memory(report, &tables, entries)?;
-    }
-    let mut scale = scale;
-    for (case, [ours, floor, reference]) in cases.iter().zip(samples) {
-        let best = ours.iter().copied().fold(f64::INFINITY, f64::min);
-        let [ours, floor, reference] = [ours, floor, reference].map(median);
-        let scale = *scale.get_or_insert((reference - floor) / REFERENCE_NS);
-        add(report, case, &Figures { ours, best, floor, reference, scale });
-    }
-    Ok(scale.unwrap_or(1.0))
-}
 
-/// Medians of a case.
-struct Figures {
-    ours: f64,
-    best: f64,
-    floor: f64,
-    reference: f64,
-    scale: f64,
-}
-
-fn add(report: &mut Report, case: &Case, figures: &Figures) {
-    let Figures { ours, best, floor, reference, scale } = *figures;
-    let (net, reference_net) = (ours - floor, reference - floor);
-    let (gross_goal, net_goal) = match case.goal {
-        Goal::Gross(goal) => (Some(goal), Some(goal - GOALS_DRIVER_NS)),
-        Goal::Updates(times) => (None, Some(times * reference_net)),
-        Goal::None => (None, None),
-    };
-    let mut line = |name: &str, ours, peers: &[(&str, f64)], goal| {
-        let metric =
-            Metric { case: case.name.to_owned(), name: name.to_owned(), unit: "ns", better: Better::Lower };
-        let peers: BTreeMap<String, f64> =
-            peers.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        report.add(metric, ours, peers, goal);
-    };
-    line("packet, gross", ours, &[("driver alone", floor), ("reference", reference)], gross_goal);
-    line("packet, gross, best", best, &[], gross_goal);
-    line("packet, net", net, &[("reference", reference_net)], net_goal);
-    if let Goal::Gross(_) = case.goal {
-        // What it would be where the reference takes what it took there.
-        line("packet, net, by scale", net / scale, &[], net_goal);
-        show(&format!(
-            "{:<42} net {net:.0} ns, reference {reference_net:.0} ns; scale {scale:.2}: goal {:.0} ns here",
-            case.name,
-            net_goal.unwrap_or(f64::NAN) * scale
-        ));
+    /// What the flow table takes.
+    fn memory(&mut self, tables: &Tables, entries: u32) -> Result<()> {
+        let bytes = tables.memory()?;
+        let metric = |name: &str, unit| Metric {
+            case: "full NAT, 1M flows".to_owned(),
+            name: name.to_owned(),
+            unit,
+            better: Better::Lower,
+        };
+        let mebibytes = bytes / f64::from(1 << 20);
+        self.report.add(metric("memory of the flow table", "MiB"), mebibytes, BTreeMap::new(), None);
+        let of_flow = bytes / f64::from(entries) * 2.0;
+        self.report.add(metric("memory of a flow", "B"), of_flow, BTreeMap::new(), None);
+        Ok(())
     }
-}
-
-/// What the flow table takes.
-fn memory(report: &mut Report, tables: &Tables, entries: u32) -> Result<()> {
-    let bytes = tables.memory()?;
-    let line = |name: &str, unit| Metric {
-        case: "full NAT, 1M flows".to_owned(),
-        name: name.to_owned(),
-        unit,
-        better: Better::Lower,
-    };
-    report.add(line("memory of the flow table", "MiB"), bytes / f64::from(1 << 20), BTreeMap::new(), None);
-    report.add(line("memory of a flow", "B"), bytes / f64::from(entries) * 2.0, BTreeMap::new(), None);
-    Ok(())
 }
 
 /// What the driver alone costs on the machine that the goals were set on, in nanoseconds.

@@ -1,14 +1,14 @@
 //! Our program, loaded as a node loads it, and its tables as if a slice had been applied and flows had begun.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::Xdp;
 use aya::util::nr_cpus;
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::abi::{
     self, Flow, FlowKey, Ipv4Be, Ipv6Be, Listener, ListenerKey, MAX_FLOW_ENTRIES, NO_RING, PortBe,
     PortCursor, Pulse, RING_SIZE, Ring, Target, direction, state, target_mode, target_state,
@@ -16,6 +16,7 @@ use lb_common::abi::{
 use lb_common::packet::Stage;
 use lb_common::wire::checksum::{delta16, delta32, fold};
 
+use super::cases::{Case, Family, Packet};
 use super::driver::{empty, map, object, program, program_of};
 
 /// The loaded program.
@@ -27,6 +28,7 @@ pub(super) struct Tables {
 
 /// The numbers of a flow, as the driver writes them.
 pub(super) struct Connection {
+    number: u32,
     pub(super) client: Ipv4Addr,
     pub(super) client_port: u16,
     pub(super) target: Ipv4Addr,
@@ -41,6 +43,7 @@ impl Connection {
         let [low, high, more, _] = number.to_le_bytes();
         let target_index = u16::try_from(number & (TARGETS - 1))?;
         Ok(Self {
+            number,
             client: Ipv4Addr::new(10, 100, low, high),
             client_port: FIRST_CLIENT.1 + u16::from(more),
             target: target(target_index.into()),
@@ -54,7 +57,7 @@ impl Tables {
     /// Loads the program with this many entries for flows, and tells it of targets.
     pub(super) fn load(entries: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
-        loader.map_max_entries(abi::FLOWS, entries);
+        loader.map_max_entries(abi::FLOWS, entries).map_max_entries(abi::FLOWS6, entries.min(ENTRIES));
         let mut ebpf = loader.load(&object("gatehouse.o")?)?;
         program(&mut ebpf, PROGRAM)?.load()?;
         let mut stages = ProgramArray::try_from(ebpf.take_map(abi::PROGRAMS).context("no map of stages")?)?;
@@ -73,38 +76,31 @@ impl Tables {
 
     /// Ends all flows.
     pub(super) fn clear(&mut self) -> Result<()> {
-        let mut table: HashMap<&mut MapData, FlowKey<Ipv4Be>, Flow<Ipv4Be>> =
-            map(&mut self.ebpf, abi::FLOWS)?;
+        let mut table: Flows<'_, Ipv4Be> = map(&mut self.ebpf, abi::FLOWS)?;
+        empty(&mut table)?;
+        let mut table: Flows<'_, Ipv6Be> = map(&mut self.ebpf, abi::FLOWS6)?;
         empty(&mut table)
     }
 
-    /// The flows that the driver's packets belong to.
-    pub(super) fn establish(&mut self, flows: u32) -> Result<()> {
-        let mut table: HashMap<&mut MapData, FlowKey<Ipv4Be>, Flow<Ipv4Be>> =
-            map(&mut self.ebpf, abi::FLOWS)?;
-        for number in 0..flows {
-            let connection = Connection::of(number)?;
-            let balancer = Ipv4Be::from(BALANCER);
-            let request = FlowKey {
-                source: connection.client.into(),
-                destination: balancer,
-                source_port: PortBe::new(connection.client_port),
-                destination_port: PortBe::new(LISTENER_PORT),
-                protocol: 6,
-            };
-            let reply = FlowKey {
-                source: connection.target.into(),
-                destination: balancer,
-                source_port: PortBe::new(TARGET_PORT),
-                destination_port: PortBe::new(connection.nat_port),
-                protocol: 6,
-            };
-            let there = flow(&request, &reply, direction::TO_TARGET, connection.target_index);
-            let back = flow(&reply, &request, direction::TO_CLIENT, connection.target_index);
-            table.insert(request, there, 0)?;
-            table.insert(reply, back, 0)?;
+    /// The flows that the driver's packets belong to, if they belong to any.
+    pub(super) fn establish(&mut self, case: &Case) -> Result<()> {
+        if case.packet == Packet::Syn {
+            return Ok(());
         }
-        Ok(())
+        match case.family {
+            Family::V4 => {
+                let table: Flows<'_, Ipv4Be> = map(&mut self.ebpf, abi::FLOWS)?;
+                insert(table, case, BALANCER.into(), |connection| {
+                    (connection.client.into(), connection.target.into())
+                })
+            }
+            Family::V6 => {
+                let table: Flows<'_, Ipv6Be> = map(&mut self.ebpf, abi::FLOWS6)?;
+                insert(table, case, balancer6(), |connection| {
+                    (client6(connection.number), target6(connection))
+                })
+            }
+        }
     }
 
     /// Bytes that the kernel holds for the flow table.
@@ -115,6 +111,49 @@ impl Tables {
         let bytes = said.lines().find_map(|line| line.strip_prefix("memlock:")).context("no memlock")?;
         Ok(bytes.trim().parse()?)
     }
+}
+
+/// Inserts the entries of flows; `ends` are the client's address and the target's.
+fn insert<A: Address>(
+    mut table: Flows<'_, A>,
+    case: &Case,
+    balancer: A,
+    ends: impl Fn(&Connection) -> (A, A),
+) -> Result<()>
+where
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+{
+    for number in 0..case.flows {
+        let connection = Connection::of(number)?;
+        let (client, target) = ends(&connection);
+        let request = FlowKey {
+            source: client,
+            destination: balancer,
+            source_port: PortBe::new(connection.client_port),
+            destination_port: PortBe::new(LISTENER_PORT),
+            protocol: 6,
+        };
+        // With full NAT the target knows us, else the client.
+        let (source, source_port) = match case.mode {
+            target_mode::NAT => (balancer, PortBe::new(connection.nat_port)),
+            _ => (client, request.source_port),
+        };
+        let reply = FlowKey {
+            source: target,
+            destination: source,
+            source_port: PortBe::new(TARGET_PORT),
+            destination_port: source_port,
+            protocol: 6,
+        };
+        let there = flow(&request, &reply, direction::TO_TARGET, connection.target_index, case.mode);
+        table.insert(request, there, 0)?;
+        if !target_mode::is_direct(case.mode) {
+            let back = flow(&reply, &request, direction::TO_CLIENT, connection.target_index, case.mode);
+            table.insert(reply, back, 0)?;
+        }
+    }
+    Ok(())
 }
 
 fn fill(ebpf: &mut Ebpf) -> Result<()> {
@@ -169,10 +208,10 @@ fn fill(ebpf: &mut Ebpf) -> Result<()> {
 }
 
 /// The entry that turns packets with `key` into packets that `other`'s answer.
-fn flow(key: &FlowKey<Ipv4Be>, other: &FlowKey<Ipv4Be>, way: u8, target: u16) -> Flow<Ipv4Be> {
+fn flow<A: Address>(key: &FlowKey<A>, other: &FlowKey<A>, way: u8, target: u16, mode: u16) -> Flow<A> {
     let (source, destination) = (other.destination, other.source);
     let (source_port, destination_port) = (other.destination_port, other.source_port);
-    let addresses = delta32(key.source.0, source.0) + delta32(key.destination.0, destination.0);
+    let addresses = key.source.delta(source) + key.destination.delta(destination);
     let ports =
         delta16(key.source_port.0, source_port.0) + delta16(key.destination_port.0, destination_port.0);
     Flow {
@@ -188,7 +227,7 @@ fn flow(key: &FlowKey<Ipv4Be>, other: &FlowKey<Ipv4Be>, way: u8, target: u16) ->
         state: state::CONFIRMED,
         own_mac_head: 0x0000_0002,
         own_mac_tail: 0x0400,
-        mode: target_mode::NAT,
+        mode,
         listener: 0,
         target,
         generation: 1,
@@ -198,6 +237,40 @@ fn flow(key: &FlowKey<Ipv4Be>, other: &FlowKey<Ipv4Be>, way: u8, target: u16) ->
         began: TICK,
         beyond: 0,
     }
+}
+
+/// An address that checksums are about.
+trait Address: Copy {
+    /// What a checksum changes by when `self` becomes `new`.
+    fn delta(self, new: Self) -> u32;
+}
+
+impl Address for Ipv4Be {
+    fn delta(self, new: Self) -> u32 {
+        delta32(self.0, new.0)
+    }
+}
+
+impl Address for Ipv6Be {
+    fn delta(self, new: Self) -> u32 {
+        self.0.into_iter().zip(new.0).map(|(old, new)| delta32(old, new)).sum()
+    }
+}
+
+type Flows<'map, A> = HashMap<&'map mut MapData, FlowKey<A>, Flow<A>>;
+
+pub(super) fn balancer6() -> Ipv6Be {
+    Ipv6Be::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 4))
+}
+
+/// The driver counts in the last word, in this machine's byte order.
+pub(super) fn client6(number: u32) -> Ipv6Be {
+    let Ipv6Be([a, b, c, _]) = Ipv6Be::from(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0));
+    Ipv6Be([a, b, c, number])
+}
+
+fn target6(connection: &Connection) -> Ipv6Be {
+    Ipv6Be::from(Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, connection.target_index))
 }
 
 pub(super) fn target(index: u32) -> Ipv4Addr {

@@ -1,5 +1,5 @@
-//! Programs for tests and benches only: one that merely passes, one that merely transmits, two that only use a table,
-//! and one that feeds the program under test.
+//! Programs for tests and benches only: one that merely passes, two that merely transmit, two that only use a table,
+//! and two that feed the program under test, one for each family.
 //!
 //! A plain test run with `repeat` would show the program its own output from the second packet on. `drive` writes the
 //! packet anew each time and then calls the program by the table of programs.
@@ -9,6 +9,7 @@
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, xdp_action},
     btf_maps::{Array, HashMap, ProgramArray},
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
@@ -43,12 +44,43 @@ pub struct Template {
     /// How they vary: 0 by the client's address and then its port, 1 by the target and the port it answers to, 2 by
     /// address and port at once.
     pub mode: u32,
+    /// Bytes that the packet has again before each run, if the program under test makes it longer; else 0.
+    pub length: u32,
+}
+
+/// An IPv6 packet's words. Only the source varies, by its last word.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub struct Template6 {
+    /// 0..8: destination MAC, half of the source MAC.
+    pub macs: u64,
+    /// 6..14: the source MAC, type.
+    pub ethernet: u64,
+    /// 14..22: the header up to the addresses.
+    pub ip: u64,
+    /// 22..38.
+    pub source: [u64; 2],
+    /// 38..54.
+    pub destination: [u64; 2],
+    /// 58..66: sequence and acknowledgement numbers.
+    pub numbers: u64,
+    /// 66..74: offset, flags, window, checksum, urgent pointer.
+    pub tcp: u64,
+    /// 54..58, as on the wire.
+    pub ports: u32,
+    /// Flows to vary over.
+    pub flows: u32,
+    /// Which flow is next.
+    pub next: u32,
     /// Zero.
     pub pad: u32,
 }
 
 #[btf_map]
 static TEMPLATE: Array<Template, 1> = Array::new();
+
+#[btf_map]
+static TEMPLATE6: Array<Template6, 1> = Array::new();
 
 #[btf_map]
 static PROGRAMS: ProgramArray<1> = ProgramArray::new();
@@ -72,6 +104,16 @@ pub fn pass(_: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn transmit(_: XdpContext) -> u32 {
     xdp_action::XDP_TX
+}
+
+/// What every packet costs at least that is put into another.
+#[xdp(frags)]
+pub fn grow(context: XdpContext) -> u32 {
+    // SAFETY: the context is this call's, and no view of the packet is used after this.
+    match unsafe { bpf_xdp_adjust_head(context.ctx, -OUTER) } {
+        0 => xdp_action::XDP_TX,
+        _ => xdp_action::XDP_ABORTED,
+    }
 }
 
 /// Finds the packet's key and transmits: what a balancer costs at least that remembers flows.
@@ -116,6 +158,15 @@ fn key(context: &XdpContext) -> Option<Key> {
 #[xdp(frags)]
 pub fn drive(context: XdpContext) -> u32 {
     let Some(template) = TEMPLATE.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
+    // SAFETY: as below; no view of the packet is older.
+    unsafe {
+        if (*template).length != 0 {
+            let had = bpf_xdp_get_buff_len(context.ctx) as i32;
+            if bpf_xdp_adjust_head(context.ctx, had - (*template).length as i32) != 0 {
+                return xdp_action::XDP_ABORTED;
+            }
+        }
+    }
     let start = context.data();
     if start + 54 > context.data_end() {
         return xdp_action::XDP_ABORTED;
@@ -154,6 +205,34 @@ pub fn drive(context: XdpContext) -> u32 {
     xdp_action::XDP_ABORTED
 }
 
+/// The same, IPv6.
+#[xdp(frags)]
+pub fn drive6(context: XdpContext) -> u32 {
+    let Some(template) = TEMPLATE6.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
+    let start = context.data();
+    if start + 74 > context.data_end() {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: as above.
+    unsafe {
+        let now = (*template).next;
+        (*template).next = if now + 1 >= (*template).flows { 0 } else { now + 1 };
+        put(start, (*template).macs);
+        put(start + 6, (*template).ethernet);
+        put(start + 14, (*template).ip);
+        put(start + 22, (*template).source[0]);
+        put(start + 30, (*template).source[1] + (u64::from(now) << 32));
+        put(start + 38, (*template).destination[0]);
+        put(start + 46, (*template).destination[1]);
+        put(start + 54, (*template).ports);
+        put(start + 58, (*template).numbers);
+        put(start + 66, (*template).tcp);
+    }
+    // SAFETY: as above.
+    unsafe { PROGRAMS.tail_call(&context, 0) };
+    xdp_action::XDP_ABORTED
+}
+
 /// # Safety
 /// `at` must be in the packet with room for the value.
 #[inline(always)]
@@ -164,6 +243,8 @@ unsafe fn put<T>(at: usize, value: T) {
 
 /// IANA's number.
 const TCP: u64 = 6;
+/// Bytes of an IPv4 header.
+const OUTER: i32 = 20;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
