@@ -28,7 +28,10 @@ const ROUNDS: usize = 5;
 const SECONDS: u64 = 4;
 const DIRECT: &str = "direct";
 /// In the order that a request meets them.
-const ROLES: [&str; 4] = ["gateway", "link", "node", "task"];
+const ROLES: [&str; 4] = ["gateway", "link", "node", TASK];
+const TASK: &str = "task";
+/// Before the name of a role.
+const BY_ROLE: &str = "cpu_per_request, ";
 
 /// What one measurement gave.
 struct Sample {
@@ -99,7 +102,9 @@ fn report(samples: &BTreeMap<&str, Vec<Sample>>) -> Result<Report> {
     let direct = samples.get(DIRECT).context("nothing was asked directly")?;
     for (case, samples) in samples.iter().filter(|(case, _)| **case != DIRECT) {
         let mut add = |name: &str, unit, better, value: &dyn Fn(&Sample) -> f64| {
-            let peers = BTreeMap::from([(DIRECT.to_owned(), median(direct.iter().map(value)))]);
+            let mut peers = BTreeMap::from([(DIRECT.to_owned(), median(direct.iter().map(value)))]);
+            // Nothing passes the other roles.
+            peers.retain(|_, _| !name.starts_with(BY_ROLE) || name.ends_with(TASK));
             let metric = Metric { case: (*case).to_owned(), name: name.to_owned(), unit, better };
             report.add(metric, median(samples.iter().map(value)), peers, None);
         };
@@ -108,7 +113,7 @@ fn report(samples: &BTreeMap<&str, Vec<Sample>>) -> Result<Report> {
         add("p99", "ms", Better::Lower, &|sample| sample.load.p99_ms);
         add("cpu_per_request", "us", Better::Lower, &|sample| sample.cpu_us);
         for role in ROLES {
-            add(&format!("cpu_per_request, {role}"), "us", Better::Lower, &|sample| {
+            add(&format!("{BY_ROLE}{role}"), "us", Better::Lower, &|sample| {
                 sample.cpu_by_role.get(role).copied().unwrap_or(0.0)
             });
         }

@@ -131,7 +131,8 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 fn row(line: &Line) -> String {
     let mut text = format!("{:<42} {:<24} {:>11.2} {:<4}", line.case, line.metric, line.ours, line.unit);
     for (peer, value) in &line.peers {
-        text.push_str(&format!("  {peer} {value:.2} ({:.2}x)", line.ours / value));
+        let ratio = if *value == 0.0 { String::new() } else { format!(" ({:.2}x)", line.ours / value) };
+        text.push_str(&format!("  {peer} {value:.2}{ratio}"));
     }
     if let Some(goal) = line.goal {
         let met = match line.better {
