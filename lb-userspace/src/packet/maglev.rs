@@ -119,6 +119,43 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_goes_or_changes_its_weight_moves_few_slots_besides_those_that_must() {
+        println!("slots moved, in slots that had to, and needlessly, in all slots:");
+        for count in [10, 100, 1_000] {
+            let all = members(&vec![1_000; count]);
+            let mut heavier = all.clone();
+            heavier[0].weight *= 2;
+            let mut lighter = all.clone();
+            lighter[0].weight /= 2;
+            let [all, but_one, heavier, lighter] =
+                [&all[..], &all[1..], &heavier[..], &lighter[..]].map(ring);
+            let shares = |ring: &Ring| {
+                let mut shares = vec![0_usize; count];
+                ring.iter().for_each(|index| shares[usize::from(*index)] += 1);
+                shares
+            };
+            let cases = [
+                ("one is added", &but_one, &all),
+                ("one is removed", &all, &but_one),
+                ("one doubles its weight", &all, &heavier),
+                ("one halves its weight", &all, &lighter),
+            ];
+            for (what, before, after) in cases {
+                let moved = before.iter().zip(after.iter()).filter(|(before, after)| before != after).count();
+                let grown = shares(after).into_iter().zip(shares(before));
+                let ideal: usize = grown.map(|(after, before)| after.saturating_sub(before)).sum();
+                let needless = (moved - ideal) as f64 / RING_SIZE as f64;
+                println!(
+                    "{count:>5} targets, {what}: {:.2}, {:.2} %",
+                    moved as f64 / ideal as f64,
+                    needless * 100.0
+                );
+                assert!(needless <= 0.01, "{count} targets, {what}: {moved} slots moved, {ideal} had to");
+            }
+        }
+    }
+
+    #[test]
     fn shares_of_a_hundredth_and_more_are_within_a_hundredth_of_what_they_should_be() {
         // A hundred targets from 1 to 100 parts, and one that has half of all.
         let mut weights: Vec<u32> = (1..=100).map(|part| part * 10_000).collect();
