@@ -20,7 +20,7 @@ use super::admin;
 use super::subscription::{Subscription, subscribe};
 use super::{notify, privilege};
 use crate::config::Config;
-use crate::health::Prober;
+use crate::health::{Prober, Zones};
 use crate::http::listen;
 use crate::model::{
     id::{Arn, VpcId},
@@ -133,7 +133,8 @@ async fn serve(
         resolver,
         streams,
         balancer,
-        exporter: Exporter::new(metrics),
+        exporter: Exporter::new(Arc::clone(&metrics)),
+        zones: Zones::new(metrics),
         verdicts: verdicts.clone(),
         drained: BTreeSet::new(),
         reports,
@@ -190,6 +191,7 @@ struct Node {
     streams: Streams,
     balancer: Balancer,
     exporter: Exporter,
+    zones: Zones,
     verdicts: watch::Receiver<Arc<Verdicts>>,
     /// Draining targets that were already reported as having nothing left.
     drained: BTreeSet<(Arn, TargetKey)>,
@@ -265,6 +267,7 @@ impl Node {
     async fn report(&mut self) {
         let Some(slice) = self.slice.clone() else { return };
         self.streams.tell();
+        self.zones.tell(&slice, &self.verdicts.borrow());
         match self.balancer.counters() {
             Ok(counters) => self.exporter.export(&counters, &slice, Instant::now()),
             Err(error) => tracing::warn!(error = &error as &dyn Error, "counters cannot be read"),

@@ -13,5 +13,8 @@ pub mod check;
 pub mod memory;
 /// Asks every target, and publishes.
 pub mod prober;
+/// Which zones are healthy.
+pub mod zones;
 
 pub use prober::Prober;
+pub use zones::Zones;

@@ -95,6 +95,7 @@ names! {
     NLB_BLOCKED_FLOWS_UDP Counter "AWS/NetworkELB" "nlb" "SecurityGroupBlockedFlowCount_Inbound_UDP" "New flows of UDP that security groups refused",
     NLB_UNKNOWN_SERVER_IDS Counter "AWS/NetworkELB" "nlb" "QUIC_Unknown_Server_ID_Packet_Drop_Count" "QUIC packets whose connection id names no target",
     NLB_UNHEALTHY_ROUTING_FLOWS Counter "AWS/NetworkELB" "nlb" "UnhealthyRoutingFlowCount" "Flows that were established while too few targets of the group were healthy",
+    NLB_ZONAL_HEALTH Gauge "AWS/NetworkELB" "nlb" "ZonalHealthStatus" "1 while each group of a load balancer has a healthy target for a zone, else 0",
     NLB_ELB_RESETS Counter "AWS/NetworkELB" "nlb" "TCP_ELB_Reset_Count" "RST segments that the load balancer itself sent",
     NLB_CLIENT_RESETS Counter "AWS/NetworkELB" "nlb" "TCP_Client_Reset_Count" "Flows that clients reset",
     NLB_TARGET_RESETS Counter "AWS/NetworkELB" "nlb" "TCP_Target_Reset_Count" "Flows that targets reset",
