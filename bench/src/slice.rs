@@ -104,7 +104,7 @@ pub(crate) fn slice(shape: &Shape<'_>) -> Result<NodeSlice> {
         target_groups: BTreeMap::from([(group, targets)]),
         security_groups: BTreeMap::from([(
             "sg".into(),
-            SecurityGroupView { ingress: vec![permit], egress: Vec::new() },
+            SecurityGroupView { ingress: vec![permit.clone()], egress: vec![permit] },
         )]),
     })
 }

@@ -29,6 +29,8 @@ pub struct Check {
     pub target: SocketAddr,
     /// From which of the load balancer's addresses.
     pub source: Option<IpAddr>,
+    /// Whether the load balancer's security groups do not let it ask. Then nothing is sent, and nothing comes back.
+    pub is_barred: bool,
     /// Whether a PROXY protocol header goes first: "the proxy protocol header is also included in health check
     /// connections", without a client.
     pub has_header: bool,
@@ -39,6 +41,9 @@ pub struct Check {
 impl Check {
     /// Asks once; `tls` is for HTTPS.
     pub async fn run(&self, tls: &Arc<ClientConfig>) -> Outcome {
+        if self.is_barred {
+            return Outcome::TimedOut;
+        }
         let limit = Duration::from_secs(u64::from(self.settings.timeout_s));
         match timeout(limit, self.ask(tls)).await {
             Ok(Ok(outcome)) => outcome,
@@ -161,7 +166,7 @@ mod tests {
         });
         let source = Some(std::net::Ipv4Addr::LOCALHOST.into());
         let settings = settings(protocol, matcher);
-        let outcome = Check { target, source, has_header, settings }.run(&tls()).await;
+        let outcome = Check { target, source, is_barred: false, has_header, settings }.run(&tls()).await;
         (outcome, served.await.unwrap())
     }
 
@@ -209,8 +214,24 @@ mod tests {
     #[tokio::test]
     async fn a_refused_connection_fails_at_once() {
         let target = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let check = Check { target, source: None, has_header: false, settings: settings("TCP", "") };
+        let check = Check {
+            target,
+            source: None,
+            is_barred: false,
+            has_header: false,
+            settings: settings("TCP", ""),
+        };
         assert_eq!(check.run(&tls()).await, Outcome::Failed);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_where_security_groups_let_nothing_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        let settings = settings("TCP", "");
+        let check = Check { target, source: None, is_barred: true, has_header: false, settings };
+        assert_eq!(check.run(&tls()).await, Outcome::TimedOut);
+        listener.into_std().unwrap().accept().unwrap_err();
     }
 
     #[tokio::test]
@@ -230,7 +251,7 @@ mod tests {
             serve(acceptor.accept(stream).await.unwrap(), b"HTTP/1.1 302 Found\r\n\r\n").await
         });
         let settings = settings("HTTPS", "200-399");
-        let check = Check { target, source: None, has_header: false, settings };
+        let check = Check { target, source: None, is_barred: false, has_header: false, settings };
         assert_eq!(check.run(&tls()).await, Outcome::Passed);
         assert!(served.await.unwrap().starts_with("GET /health HTTP/1.1\r\n"));
     }
@@ -245,7 +266,13 @@ mod tests {
             assert!(hello > 0);
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
         });
-        let check = Check { target, source: None, has_header: false, settings: settings("HTTPS", "200") };
+        let check = Check {
+            target,
+            source: None,
+            is_barred: false,
+            has_header: false,
+            settings: settings("HTTPS", "200"),
+        };
         assert_eq!(check.run(&tls()).await, Outcome::Failed);
     }
 }

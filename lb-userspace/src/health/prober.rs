@@ -28,11 +28,12 @@ use crate::{
     identity::{listener_tls, tls::TlsError},
     model::{
         id::{Arn, TimestampMs},
-        load_balancer::Action,
+        load_balancer::{Action, LoadBalancerKind},
         target_group::{TargetHealth, TargetHealthState, TargetKey},
     },
     snapshot::{
         node::{LoadBalancerView, NodeSlice, TargetGroupView},
+        permit,
         report::Report,
         verdict::{Verdict, Verdicts},
     },
@@ -147,8 +148,13 @@ impl Prober {
                     state.fixed.insert(registration, unchecked());
                 } else {
                     let port = group.health_check.port.parse().unwrap_or(target.key.port);
+                    let address = SocketAddr::from((target.address, port));
+                    let is_barred = users.get(arn).is_some_and(|user| {
+                        user.kind == LoadBalancerKind::Network && !slice.may_send(user, permit::TCP, address)
+                    });
                     let check = Check {
-                        target: SocketAddr::from((target.address, port)),
+                        target: address,
+                        is_barred,
                         source: users.get(arn).and_then(|user| source(slice, user, group, target.address)),
                         has_header: group.is_on("proxy_protocol_v2.enabled"),
                         settings: group.health_check.clone(),

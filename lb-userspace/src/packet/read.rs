@@ -3,7 +3,7 @@
 //! First of the path from a slice to the maps; `reconcile` comes next.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -189,6 +189,11 @@ impl Forward<'_> {
         }
     }
 
+    fn may_send(&self, protocol: Protocol, name: &TargetName, target: &TargetPlan) -> bool {
+        let to = SocketAddr::new(target.address, name.key.port);
+        self.slice.may_send(self.balancer, protocol.number(), to)
+    }
+
     /// Bytes of the ids that its connection ids have. An attribute of ours, of its first group: AWS's have eight.
     fn server_id_length(&self) -> u8 {
         let set = self
@@ -220,8 +225,13 @@ impl Forward<'_> {
             service,
             is_sticky: has("stickiness.enabled"),
             new_flows_per_s: new_flows_per_s(&self.view.attributes),
-            // What ends in a socket has its targets there.
-            targets: if service == Service::Local { BTreeMap::new() } else { targets.clone() },
+            // What ends in a socket has its targets there. What the security groups let nobody send to is no target.
+            targets: targets
+                .iter()
+                .filter(|_| service != Service::Local)
+                .filter(|(name, target)| self.may_send(protocol, name, target))
+                .map(|(name, target)| (name.clone(), target.clone()))
+                .collect(),
         }
     }
 }

@@ -3,12 +3,16 @@
 //! Maps are keyed by text so that a difference between two slices names what changed and nothing else.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{gateway::RoleCertificate, permit::SecurityGroupView, zone::ResolverView};
+use super::{
+    gateway::RoleCertificate,
+    permit::{self, SecurityGroupView},
+    zone::ResolverView,
+};
 use crate::model::{
     id::{Arn, InterfaceId, SecurityGroupId, TimestampMs, VpcId, VpcLinkId},
     load_balancer::{Action, Attributes, Condition, LoadBalancerKind},
@@ -46,6 +50,14 @@ impl NodeSlice {
     /// a host may have nothing in common but the host.
     pub fn is_on_host(&self) -> bool {
         self.namespace.is_empty()
+    }
+
+    /// Whether the security groups of a load balancer let it send to a port; without groups, it sends anywhere.
+    pub fn may_send(&self, load_balancer: &LoadBalancerView, protocol: u8, to: SocketAddr) -> bool {
+        let groups = &load_balancer.security_groups;
+        let mut views = groups.iter().filter_map(|id| self.security_groups.get(id));
+        groups.is_empty()
+            || views.any(|group| permit::is_admitted(&group.egress, protocol, to.port(), to.ip()))
     }
 
     /// Whether a listener of a network load balancer ends in userspace, so that the packet path passes what it admits:

@@ -1,6 +1,7 @@
 //! Target groups as workers see them: who gets new connections in a zone, and whose connections end.
 
 use std::{
+    collections::BTreeSet,
     hash::{Hash, Hasher},
     net::SocketAddr,
     sync::{
@@ -16,7 +17,7 @@ use crate::{
     model::{id::Arn, target_group::TargetKey},
     snapshot::{
         node::{TargetGroupView, TargetView},
-        spread::{Candidate, Health, Minimum, spread},
+        spread::{Candidate, Health, Minimum, Share, spread},
         verdict::Verdicts,
     },
     telemetry::{Metrics, name},
@@ -30,6 +31,8 @@ pub struct Group {
     pub view: TargetGroupView,
     /// Whether targets of other zones get a zone's connections.
     pub crosses_zones: bool,
+    /// Targets that the security groups of the group's load balancer let nobody send to, by their keys.
+    pub barred: BTreeSet<TargetKey>,
     /// Its targets, draining ones included, in the order of their keys.
     pub targets: Vec<Arc<Target>>,
     /// Connections given to its targets while too few were healthy.
@@ -65,6 +68,7 @@ impl Group {
         arn: &Arn,
         view: &TargetGroupView,
         crosses_zones: bool,
+        barred: BTreeSet<TargetKey>,
         metrics: &Metrics,
         known: impl Fn(&TargetKey) -> Option<Arc<Target>>,
     ) -> Self {
@@ -77,6 +81,7 @@ impl Group {
         Self {
             arn: arn.clone(),
             crosses_zones,
+            barred,
             targets: view.targets.values().map(target).collect(),
             failed_open: metrics.counter(name::NLB_UNHEALTHY_ROUTING_FLOWS, &labels),
             view: view.clone(),
@@ -111,7 +116,8 @@ impl Group {
         };
         let candidates: Vec<_> = self.view.targets.values().map(candidate).collect();
         let shares = spread(&candidates, self.crosses_zones, Minimum::of(&self.view.attributes));
-        let taking_part = self.targets.iter().zip(&shares).filter(|(_, share)| share.takes_part);
+        let is_open = |target: &Target, share: &Share| share.takes_part && !self.barred.contains(&target.key);
+        let taking_part = self.targets.iter().zip(&shares).filter(|(target, share)| is_open(target, share));
         Open {
             targets: taking_part.map(|(target, _)| target.clone()).collect(),
             fails_open: shares.iter().any(|share| share.takes_part && share.fails_open),

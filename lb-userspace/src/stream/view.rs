@@ -5,7 +5,7 @@
 //! when it did.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -29,7 +29,7 @@ use crate::{
     },
     snapshot::{
         gateway::RoleCertificate,
-        node::{ListenerView, LoadBalancerView, NodeInterface, NodeSlice, TlsView},
+        node::{ListenerView, LoadBalancerView, NodeInterface, NodeSlice, TargetView, TlsView},
         permit::{self, Permit},
         spread::crosses_zones,
     },
@@ -179,22 +179,31 @@ fn groups(slice: &NodeSlice, before: &View, metrics: &Metrics) -> BTreeMap<Arn, 
     for listener in slice.listeners.values() {
         if let Some(load_balancer) = slice.load_balancers.get(&listener.load_balancer) {
             let groups = listener.default_actions.iter().flat_map(Action::groups);
-            users.extend(groups.map(|arn| (arn, &load_balancer.attributes)));
+            users.extend(groups.map(|arn| (arn, load_balancer)));
         }
     }
     let nobody = Default::default();
     let of_network = slice.target_groups.iter().filter(|(_, group)| !group.protocol.starts_with("HTTP"));
     of_network
         .map(|(arn, view)| {
-            let user = users.get(arn).copied().unwrap_or(&nobody);
-            let crosses_zones = crosses_zones(&view.attributes, user);
+            let user = users.get(arn);
+            let crosses_zones =
+                crosses_zones(&view.attributes, user.map_or(&nobody, |user| &user.attributes));
+            let is_barred = |target: &&TargetView| {
+                let to = SocketAddr::new(target.address, target.key.port);
+                user.is_some_and(|user| !slice.may_send(user, permit::TCP, to))
+            };
+            let barred: BTreeSet<_> =
+                view.targets.values().filter(is_barred).map(|target| target.key.clone()).collect();
             let known = before.groups.get(arn);
-            let same = known.filter(|own| own.view == *view && own.crosses_zones == crosses_zones);
+            let same = known.filter(|own| {
+                own.view == *view && own.crosses_zones == crosses_zones && own.barred == barred
+            });
             let group = same.cloned().unwrap_or_else(|| {
                 let target = |key: &TargetKey| {
                     known.and_then(|group| group.targets.iter().find(|own| own.key == *key).cloned())
                 };
-                Arc::new(Group::new(arn, view, crosses_zones, metrics, target))
+                Arc::new(Group::new(arn, view, crosses_zones, barred, metrics, target))
             });
             (arn.clone(), group)
         })

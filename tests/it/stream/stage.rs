@@ -333,7 +333,7 @@ fn slice(address: Ipv4Addr, is_tls: bool) -> NodeSlice {
         target_groups: BTreeMap::new(),
         security_groups: BTreeMap::from([(
             "sg-1".into(),
-            SecurityGroupView { ingress: vec![permit], egress: Vec::new() },
+            SecurityGroupView { ingress: vec![permit.clone()], egress: vec![permit] },
         )]),
         resolver: None,
         certificates: BTreeMap::new(),

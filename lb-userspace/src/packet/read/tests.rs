@@ -327,7 +327,27 @@ fn security_groups_become_the_ranges_of_the_listeners_port_and_protocol() {
     };
     assert_eq!(ranges(Protocol::Tcp), ["10.1.0.0/16", "192.0.2.7/32"]);
     assert_eq!(ranges(Protocol::Udp), ["10.3.0.0/16", "192.0.2.7/32"]);
+    assert!(tcp(&plan_of_five).targets.is_empty(), "a group that lets nothing out sends nowhere");
     // Groups that admit nobody are not groups that are not there.
     slice.security_groups.insert(id, SecurityGroupView::default());
     assert_eq!(tcp(&plan(&slice, healthy)).sources, Some(BTreeSet::new()));
+}
+
+#[test]
+fn security_groups_say_which_targets_may_be_sent_to() {
+    let id = SecurityGroupId::from("sg-1".to_owned());
+    let both = vec![("g", 1, group(&[(20, "a", false), (21, "a", false)], &[]))];
+    let mut slice = slice("TCP_UDP", both);
+    slice.load_balancers.values_mut().next().unwrap().security_groups = vec![id.clone()];
+    let permit = |protocol, peer: &str| Permit {
+        protocol: Some(protocol),
+        first_port: 80,
+        last_port: 80,
+        peers: vec![peer.parse().unwrap()],
+    };
+    let egress = vec![permit(TCP, "10.0.1.20/32"), permit(UDP, "10.0.1.0/24")];
+    slice.security_groups.insert(id, SecurityGroupView { ingress: Vec::new(), egress });
+    let plan = plan(&slice, healthy);
+    let targets = |protocol| listener(&plan, "10.0.1.4", protocol).targets.len();
+    assert_eq!((targets(Protocol::Tcp), targets(Protocol::Udp)), (1, 2));
 }
