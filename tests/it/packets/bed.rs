@@ -174,6 +174,7 @@ pub(super) fn plan(mode: Mode, listeners: &[(IpAddr, IpAddr)]) -> Plan {
     };
     let node = NodePlan {
         device: DEVICE.to_owned(),
+        zone: String::new(),
         balancer,
         ipv4: side(BALANCER4, "10.9.0.0/24"),
         ipv6: Some(side(BALANCER6, "fd00:9::/64")),
