@@ -364,11 +364,12 @@ impl Netlink {
 }
 
 /// What a rule asks of packets besides where they come from.
-fn selectors(way: &Return) -> [RuleAttribute; 2] {
-    [
+fn selectors(way: &Return) -> impl Iterator<Item = RuleAttribute> {
+    let always = [
         RuleAttribute::IpProtocol(IpProtocol::from(i32::from(way.protocol))),
         RuleAttribute::SourcePortRange(RulePortRange { start: way.port, end: way.port }),
-    ]
+    ];
+    always.into_iter().chain(way.input.clone().map(RuleAttribute::Iifname))
 }
 
 fn is_rule_of(rule: &RuleMessage, way: &Return) -> bool {
@@ -377,7 +378,7 @@ fn is_rule_of(rule: &RuleMessage, way: &Return) -> bool {
     rule.header.family == family
         && has(&RuleAttribute::Source(way.source))
         && has(&RuleAttribute::Table(way.table))
-        && selectors(way).iter().all(has)
+        && selectors(way).all(|selector| has(&selector))
 }
 
 fn is_absent(error: &rtnetlink::Error) -> bool {

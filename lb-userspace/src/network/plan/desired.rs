@@ -69,7 +69,7 @@ pub struct Namespace {
 
 /// The way of a target's answers to clients that it sees as they are: by the load balancer, which puts its own address
 /// in front of them again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Return {
     /// The target's address.
     pub source: IpAddr,
@@ -77,6 +77,8 @@ pub struct Return {
     pub protocol: u8,
     /// The target's port.
     pub port: u16,
+    /// On a router, the bridge of the target's subnet: what the load balancer sends on does not come to it again.
+    pub input: Option<String>,
     /// The load balancer's address in the same subnet as the device that leads there, or the router's on the way to it.
     pub gateway: IpAddr,
     /// The table of routes by this gateway: its IPv4 address as a number, which nobody else's table has.
@@ -282,22 +284,23 @@ impl Network {
             let all = || slice.interfaces.values().filter(|own| own.owner == balancer);
             let near = all().find(|own| own.subnet_id == owner.subnet_id);
             let Some(by) = near.or_else(|| all().next()) else { continue };
-            let mut send = |namespace: String, ipv4: Ipv4Addr, ipv6: Option<Ipv6Addr>| {
+            let mut send = |namespace, input: Option<String>, ipv4: Ipv4Addr, ipv6: Option<Ipv6Addr>| {
                 let gateway = match path.address {
                     IpAddr::V4(_) => Some(IpAddr::V4(ipv4)),
                     IpAddr::V6(_) => ipv6.map(IpAddr::V6),
                 };
                 ways.extend(gateway.map(|gateway| {
                     let ReturnPath { address: source, protocol, port, .. } = *path;
-                    (namespace, Return { source, protocol, port, gateway, table: u32::from(ipv4) })
+                    (namespace, Return { source, protocol, port, input, gateway, table: u32::from(ipv4) })
                 }));
             };
             let machine = names::owner_namespace(appliance, &owner.vpc_id, &owner.owner);
             if near.is_some() {
-                send(machine, by.address, by.ipv6);
+                send(machine, None, by.address, by.ipv6);
             } else if let Some(subnet) = slice.subnets.get(&owner.subnet_id) {
-                send(machine, subnet.router, subnet.router6());
-                send(names::vpc_namespace(appliance, &owner.vpc_id), by.address, by.ipv6);
+                send(machine, None, subnet.router, subnet.router6());
+                let router = names::vpc_namespace(appliance, &owner.vpc_id);
+                send(router, Some(names::bridge(&owner.subnet_id)), by.address, by.ipv6);
             }
         }
         for (name, way) in ways {
