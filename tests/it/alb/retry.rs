@@ -3,12 +3,12 @@
 use std::{
     io::Read,
     net::{SocketAddr, TcpListener},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
     client::Client,
-    stage::Stage,
+    stage::{SOON, Stage},
     target::{Connection, Target},
 };
 
@@ -182,16 +182,19 @@ fn refusing_targets_alone_are_a_502() {
 
 #[test]
 fn a_connection_that_the_target_closed_while_idle_is_not_used_for_a_post() {
-    let (stage, target) = one(|connection| {
+    let (closed, is_closed) = std::sync::mpsc::channel();
+    let (stage, target) = one(move |connection| {
         connection.request();
         connection.send(OK);
+        connection.close();
+        closed.send(()).unwrap();
     });
     let mut client = Client::connect(stage.address());
     for _ in 0..50 {
         client.send(POST);
         assert_eq!(client.answer().unwrap().text(), "ok");
-        // The target's end is on its way or here; only what has not arrived can be missed, and loopback delivers at once.
-        std::thread::sleep(Duration::from_millis(1));
+        // Only what has not arrived can be missed, and loopback delivers at once.
+        is_closed.recv_timeout(SOON).unwrap();
     }
     assert_eq!(target.accepted(), 50);
 }

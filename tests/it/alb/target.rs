@@ -90,7 +90,7 @@ impl Target {
                     behave(&mut connection);
                     // The clone above keeps the socket open; the peer must see the end.
                     if !connection.is_reset {
-                        let _ = connection.stream.shutdown(std::net::Shutdown::Both);
+                        connection.close();
                     }
                 });
             }
@@ -179,6 +179,11 @@ impl Connection {
     /// Sends bytes; a client that is gone is not an error.
     pub(super) fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
+    }
+
+    /// Ends the connection.
+    pub(super) fn close(&self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
     /// Ends the connection with a reset when the behaviour returns.

@@ -170,7 +170,7 @@ fn a_target_group_has_aws_s_attributes_and_ours() {
     let group = dual.group(&served, "udp", json!({"Protocol": "UDP"}));
     let attributes = served.must(ELB, "DescribeTargetGroupAttributes", json!({"TargetGroupArn": group}));
     for (key, default) in [
-        ("deregistration_delay.connection_termination.enabled", "false"),
+        ("deregistration_delay.connection_termination.enabled", "true"),
         ("deregistration_delay.timeout_seconds", "300"),
         ("gatehouse.forwarding", "auto"),
         ("load_balancing.cross_zone.enabled", "use_load_balancer_configuration"),
@@ -179,7 +179,7 @@ fn a_target_group_has_aws_s_attributes_and_ours() {
         ("target_group_health.dns_failover.minimum_healthy_targets.count", "1"),
         ("target_group_health.unhealthy_state_routing.minimum_healthy_targets.count", "1"),
         ("target_group_health.unhealthy_state_routing.minimum_healthy_targets.percentage", "off"),
-        ("target_health_state.unhealthy.connection_termination.enabled", "true"),
+        ("target_health_state.unhealthy.connection_termination.enabled", "false"),
         ("target_health_state.unhealthy.draining_interval_seconds", "0"),
     ] {
         assert_eq!(value(&attributes, key), default, "{key}");
@@ -208,7 +208,7 @@ fn a_target_group_has_aws_s_attributes_and_ours() {
         ("target_group_health.dns_failover.minimum_healthy_targets.percentage", "50"),
         ("target_group_health.unhealthy_state_routing.minimum_healthy_targets.count", "0"),
         ("target_group_health.unhealthy_state_routing.minimum_healthy_targets.percentage", "101"),
-        ("target_health_state.unhealthy.connection_termination.enabled", "true"),
+        ("target_health_state.unhealthy.connection_termination.enabled", "false"),
         ("target_health_state.unhealthy.draining_interval_seconds", "-1"),
     ] {
         let error = served.aws.call(ELB, "ModifyTargetGroupAttributes", set(&[(key, bad)])).expect_err(key);
