@@ -61,15 +61,16 @@ where
     // ring has just changed, and what comes next would be taken for what the ring before spread.
     let is_stateless = target_mode::is_direct(target.mode) && frame.opens() && !is_torn;
     if !is_stateless {
-        if tables.spend_syn(Budget::All, pulse.tick) > pulse.syn_limit
-            || tables.spend_syn(Budget::Listener(index), pulse.tick) > listener.syn_limit
-        {
-            return refuse(DropReason::SynFlood);
-        }
+        // From the narrowest to the widest: what one source or one listener is refused is taken from nobody else.
         if pulse.source_limit != 0
             && at.own.spend_source(F::source(frame.ip), pulse.tick) > pulse.source_limit
         {
             return refuse(DropReason::SourceLimit);
+        }
+        if tables.spend_syn(Budget::Listener(index), pulse.tick) > listener.syn_limit
+            || tables.spend_syn(Budget::All, pulse.tick) > pulse.syn_limit
+        {
+            return refuse(DropReason::SynFlood);
         }
     }
     let Some(note) = tables.note() else { return refuse(DropReason::NoTarget) };
