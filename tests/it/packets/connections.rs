@@ -22,7 +22,7 @@ fn find_both(world: &World, client: Ipv4Addr) {
     for _ in 0..40 {
         seen.insert(world.connect(client, BALANCER, PORT).unwrap().ask().unwrap());
     }
-    assert_eq!(seen, [NEAR, FAR].into());
+    assert_eq!(seen, [NEAR.into(), FAR.into()].into());
 }
 
 #[test]

@@ -18,6 +18,28 @@ mod modes;
 mod fixtures;
 /// A VPC with a network load balancer, made by the product's own driver, and a node that balances.
 mod world;
+/// Plans of a load balancer that has both families.
+mod plans;
+/// What machines say to each other.
+mod sockets;
+/// Packets that no kernel made.
+mod raw;
+/// What tests see of a node.
+mod watch;
+/// UDP.
+mod datagrams;
+/// A load balancer of both families, and flows from one to the other.
+mod dual_stack;
+/// Both ends of QUIC.
+mod quic_peer;
+/// QUIC.
+mod quic;
+/// Hops that carry less.
+mod path_mtu;
+/// Security groups.
+mod guard;
+/// Floods.
+mod flood;
 /// Connections through the load balancer.
 mod connections;
 /// One wire with a target that has the load balancer's addresses.

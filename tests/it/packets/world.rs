@@ -1,8 +1,9 @@
 //! A VPC with a network load balancer, made by the product's own driver, and a node that balances.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
@@ -16,12 +17,13 @@ use lb_userspace::model::network::InterfaceOwner;
 use lb_userspace::model::target_group::TargetKey;
 use lb_userspace::network::{Uplink, Virtual, namespace, remove_everything};
 use lb_userspace::packet::{
-    Balancer, Counters, ListenerName, ListenerPlan, Mode, NodePlan, Options, Plan, Protocol, Service, Side,
-    TargetName, TargetPlan, Verdict, attach,
+    Balancer, Counters, ListenerPlan, Mode, Options, Plan, Protocol, TargetName, TargetPlan, Verdict, attach,
 };
 use lb_userspace::snapshot::host::{HostInstance, HostInterface, HostSlice, SubnetNetwork, VpcNetwork};
 use lb_userspace::snapshot::names;
 use lb_userspace::snapshot::permit::{Permit, SecurityGroupView};
+
+use super::plans;
 
 /// The load balancer's static address.
 pub(super) const BALANCER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 4);
@@ -63,7 +65,7 @@ impl World {
                 vpc_id: vpc(),
                 cidr: format!("10.0.{number}.0/24").parse().unwrap(),
                 router: format!("10.0.{number}.1").parse().unwrap(),
-                ipv6: None,
+                ipv6: Some(format!("fd00:0:0:{number}::/64").parse().unwrap()),
             };
             world.slice.subnets.insert(subnet(number), network);
         }
@@ -71,7 +73,7 @@ impl World {
             protocol: None,
             first_port: 0,
             last_port: u16::MAX,
-            peers: vec!["0.0.0.0/0".parse().unwrap()],
+            peers: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
         };
         let open = SecurityGroupView { ingress: vec![everybody.clone()], egress: vec![everybody] };
         world.slice.security_groups.insert(SecurityGroupId::from("sg-open".to_owned()), open);
@@ -105,7 +107,7 @@ impl World {
             vpc_id: vpc(),
             subnet_id: subnet(address.octets()[2]),
             address,
-            ipv6: None,
+            ipv6: Some(ipv6(address)),
             owner,
             groups: vec![SecurityGroupId::from("sg-open".to_owned())],
         };
@@ -116,13 +118,24 @@ impl World {
         names::node_namespace(self.name.as_str(), &vpc())
     }
 
-    pub(super) fn machine(&self, address: Ipv4Addr) -> String {
-        names::instance_namespace(self.name.as_str(), &instance(address))
+    /// The namespace of the machine that has this address, in either family.
+    pub(super) fn machine(&self, address: impl Into<IpAddr>) -> String {
+        names::instance_namespace(self.name.as_str(), &instance(ipv4(address.into())))
+    }
+
+    /// The VPC's namespace, where its router is.
+    pub(super) fn router(&self) -> String {
+        names::vpc_namespace(self.name.as_str(), &vpc())
     }
 
     /// The load balancer's device in the node's namespace.
     pub(super) fn device() -> String {
         names::device(&interface_id(BALANCER))
+    }
+
+    /// A subnet's bridge in the router's namespace.
+    pub(super) fn bridge(number: u8) -> String {
+        names::bridge(&subnet(number))
     }
 
     /// A node that balances; what an earlier one pinned is adopted.
@@ -136,8 +149,9 @@ impl World {
     }
 
     /// A server on a target that answers every request with its address.
-    pub(super) fn serve(&self, address: Ipv4Addr) {
-        let at = SocketAddrV4::new(address, TARGET_PORT);
+    pub(super) fn serve(&self, address: impl Into<IpAddr>) {
+        let address = address.into();
+        let at = SocketAddr::new(address, TARGET_PORT);
         let listener = namespace::within(&self.machine(address), || TcpListener::bind(at)).unwrap().unwrap();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -148,8 +162,13 @@ impl World {
     }
 
     /// Connects from a machine.
-    pub(super) fn connect(&self, from: Ipv4Addr, to: Ipv4Addr, port: u16) -> std::io::Result<Connection> {
-        let to = SocketAddr::from((to, port));
+    pub(super) fn connect(
+        &self,
+        from: Ipv4Addr,
+        to: impl Into<IpAddr>,
+        port: u16,
+    ) -> std::io::Result<Connection> {
+        let to = SocketAddr::new(to.into(), port);
         let stream =
             namespace::within(&self.machine(from), || TcpStream::connect_timeout(&to, PATIENCE)).unwrap()?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -180,7 +199,7 @@ impl Drop for World {
 }
 
 /// Answers requests on one connection until it ends.
-fn answer(mut stream: TcpStream, address: Ipv4Addr) {
+fn answer(mut stream: TcpStream, address: IpAddr) {
     let mut held = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(read) = stream.read(&mut buffer) {
@@ -205,7 +224,7 @@ pub(super) struct Connection(TcpStream);
 
 impl Connection {
     /// Asks who is there.
-    pub(super) fn ask(&mut self) -> std::io::Result<Ipv4Addr> {
+    pub(super) fn ask(&mut self) -> std::io::Result<IpAddr> {
         self.0.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")?;
         let mut held = Vec::new();
         let mut buffer = [0; 1024];
@@ -256,6 +275,8 @@ type Order = Box<dyn FnOnce(&mut Balancer) + Send>;
 pub(super) struct Node {
     orders: Option<tokio::sync::mpsc::UnboundedSender<Order>>,
     thread: Option<JoinHandle<()>>,
+    /// Seconds that its clock was moved on.
+    pub(super) ahead: Cell<u64>,
 }
 
 impl Node {
@@ -297,7 +318,7 @@ impl Node {
             .unwrap();
         });
         is_ready.recv().unwrap();
-        Self { orders: Some(orders), thread: Some(thread) }
+        Self { orders: Some(orders), thread: Some(thread), ahead: Cell::new(0) }
     }
 
     /// Does something with the balancer, in its namespace.
@@ -356,40 +377,17 @@ impl Drop for Node {
 
 /// A plan with one listener and these targets.
 pub(super) fn plan(targets: &[Ipv4Addr]) -> Plan {
-    let targets =
-        targets.iter().map(|address| (target_name(*address), target(*address, Verdict::Healthy))).collect();
-    plan_of(targets, None)
+    plan_of(plans::healthy(targets), None)
 }
 
 /// A plan with one listener.
 pub(super) fn plan_of(targets: BTreeMap<TargetName, TargetPlan>, sources: Option<&str>) -> Plan {
-    let listener = ListenerPlan {
-        arn: Arn::from("arn:aws:elasticloadbalancing:r:1:listener/net/a/1/1".to_owned()),
-        sources: sources.map(|range| [range.parse().unwrap()].into()),
-        idle_timeout_s: 350,
-        service: Service::Forward,
-        is_sticky: false,
-        new_flows_per_s: None,
-        targets,
-    };
-    let name = ListenerName { address: BALANCER.into(), port: PORT, protocol: Protocol::Tcp };
-    let node = NodePlan {
-        device: World::device(),
-        balancer: balancer_arn(),
-        zone: "a".to_owned(),
-        ipv4: Side {
-            address: BALANCER.into(),
-            subnet: "10.0.1.0/24".parse().unwrap(),
-            router: "10.0.1.1".parse().unwrap(),
-        },
-        ipv6: None,
-        secondary: BTreeMap::new(),
-        listeners: [(name, listener)].into(),
-    };
-    Plan { nodes: [(BALANCER.into(), node)].into() }
+    let sources = sources.map(|range| [range.parse().unwrap()].into());
+    let listener = ListenerPlan { sources, ..plans::listener(targets) };
+    plans::node([(plans::at(BALANCER, PORT, Protocol::Tcp), listener)])
 }
 
-pub(super) fn target(address: Ipv4Addr, health: Verdict) -> TargetPlan {
+pub(super) fn target(address: impl Into<IpAddr>, health: Verdict) -> TargetPlan {
     TargetPlan {
         address: address.into(),
         weight: 1,
@@ -402,16 +400,35 @@ pub(super) fn target(address: Ipv4Addr, health: Verdict) -> TargetPlan {
     }
 }
 
-pub(super) fn target_name(address: Ipv4Addr) -> TargetName {
+pub(super) fn target_name(address: impl Into<IpAddr>) -> TargetName {
     TargetName {
         group: Arn::from("arn:aws:elasticloadbalancing:r:1:targetgroup/a/1".to_owned()),
-        key: TargetKey { id: address.to_string(), port: TARGET_PORT },
+        key: TargetKey { id: address.into().to_string(), port: TARGET_PORT },
     }
 }
 
 /// The load balancer.
 pub(super) fn balancer_arn() -> Arn {
     Arn::from("arn:aws:elasticloadbalancing:r:1:loadbalancer/net/a/1".to_owned())
+}
+
+/// The IPv6 address that a machine has beside an IPv4 address.
+pub(super) fn ipv6(address: Ipv4Addr) -> Ipv6Addr {
+    let [.., subnet, host] = address.octets().map(u16::from);
+    // As they are read: 10.0.1.20 is fd00:0:0:1::20.
+    let host = host / 100 * 0x100 + host / 10 % 10 * 0x10 + host % 10;
+    Ipv6Addr::new(0xfd00, 0, 0, subnet, 0, 0, 0, host)
+}
+
+/// The IPv4 address of a machine, whichever of its addresses is known.
+fn ipv4(address: IpAddr) -> Ipv4Addr {
+    match address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(known) => {
+            let mut all = [BALANCER, NEAR, FAR, CLIENT, FAR_CLIENT].into_iter();
+            all.find(|one| ipv6(*one) == known).unwrap_or_else(|| panic!("{known} is nobody's"))
+        }
+    }
 }
 
 pub(super) fn vpc() -> VpcId {
