@@ -18,6 +18,8 @@ mod wire;
 mod stream;
 /// The packet path: fixtures through the core and the kernel, and real TCP through namespaces.
 mod packets;
+/// Network load balancers as users have them.
+mod nlb;
 /// HTTP APIs on real sockets.
 mod gateway;
 /// The VPC link on real sockets.

@@ -21,7 +21,7 @@ mod world;
 /// Plans of a load balancer that has both families.
 mod plans;
 /// What machines say to each other.
-mod sockets;
+pub(crate) mod sockets;
 /// Packets that no kernel made.
 mod raw;
 /// What tests see of a node.
@@ -31,7 +31,7 @@ mod datagrams;
 /// A load balancer of both families, and flows from one to the other.
 mod dual_stack;
 /// Both ends of QUIC.
-mod quic_peer;
+pub(crate) mod quic_peer;
 /// QUIC.
 mod quic;
 /// Hops that carry less.
@@ -40,6 +40,10 @@ mod path_mtu;
 mod guard;
 /// Floods.
 mod flood;
+/// Connections that carry data all the time.
+pub(crate) mod traffic;
+/// Nodes that are killed, and programs that are exchanged.
+mod upgrade;
 /// Connections through the load balancer.
 mod connections;
 /// One wire with a target that has the load balancer's addresses.

@@ -7,9 +7,24 @@ use lb_common::abi::DropReason;
 use lb_userspace::packet::{ListenerPlan, Plan, Protocol, Service, TargetPlan};
 
 use super::plans::{self, at, healthy, listener};
-use super::quic_peer::{Client, SERVER_ID_LENGTH, identity, serve_quic};
+use super::quic_peer::{Client, SERVER_ID_LENGTH, ServerId, serve_quic};
 use super::sockets::{Talker, echo_datagrams};
 use super::world::{BALANCER, CLIENT, FAR, FAR_CLIENT, NEAR, PORT, TARGET_PORT, World, ipv6, target_name};
+
+/// The server id of whoever has this address.
+fn identity(address: IpAddr) -> ServerId {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            [0x9a, 4, a, b, c, d, 0, 0x7e]
+        }
+        IpAddr::V6(address) => {
+            let [_, _, _, subnet, .., host] = address.segments();
+            let ([a, b], [c, d]) = (subnet.to_be_bytes(), host.to_be_bytes());
+            [0x9a, 6, a, b, c, d, 0, 0x7e]
+        }
+    }
+}
 
 /// A listener whose connection ids name these targets.
 fn quic<A: Into<IpAddr> + Copy>(targets: &[A]) -> ListenerPlan {
@@ -37,8 +52,9 @@ fn plan(targets: &[Ipv4Addr]) -> Plan {
 fn world() -> World {
     let world = World::new();
     for address in [NEAR, FAR] {
-        serve_quic(&world, address, TARGET_PORT);
-        serve_quic(&world, ipv6(address), TARGET_PORT);
+        for at in [IpAddr::from(address), ipv6(address).into()] {
+            serve_quic(&world.machine(address), SocketAddr::new(at, TARGET_PORT), identity(at));
+        }
     }
     world
 }
@@ -55,13 +71,13 @@ fn connections_find_all_targets_and_a_client_that_moves_keeps_its_own() {
     for listener in listeners() {
         let mut found = BTreeSet::new();
         for number in 0..12 {
-            let client = Client::new(&world, CLIENT, listener);
+            let client = Client::new(&world.machine(CLIENT), listener);
             let connection = client.connect(listener).unwrap();
             let target = client.ask(&connection).unwrap();
             found.insert(target);
             // Another port, then another network.
             for place in [CLIENT, FAR_CLIENT, CLIENT] {
-                client.move_to(&world, place);
+                client.move_to(&world.machine(place));
                 let told = || format!("{number}: {target} by {listener}, at {place}: {:#?}", node.counters());
                 let answered = client.ask(&connection);
                 assert_eq!(
@@ -85,7 +101,7 @@ fn a_client_moves_while_its_target_is_given_no_more_connections() {
     let node = world.start_node();
     node.apply(plan(&[NEAR]));
     let [listener, _] = listeners();
-    let client = Client::new(&world, CLIENT, listener);
+    let client = Client::new(&world.machine(CLIENT), listener);
     let connection = client.connect(listener).unwrap();
     assert_eq!(client.ask(&connection).unwrap(), NEAR);
     let mut draining = plan(&[NEAR, FAR]);
@@ -95,9 +111,9 @@ fn a_client_moves_while_its_target_is_given_no_more_connections() {
         }
     }
     node.apply(draining);
-    client.move_to(&world, FAR_CLIENT);
+    client.move_to(&world.machine(FAR_CLIENT));
     assert_eq!(client.ask(&connection).unwrap(), NEAR);
-    let other = Client::new(&world, CLIENT, listener);
+    let other = Client::new(&world.machine(CLIENT), listener);
     assert_eq!(other.ask(&other.connect(listener).unwrap()).unwrap(), FAR);
 }
 
@@ -116,7 +132,7 @@ fn an_id_that_names_nobody_is_dropped_and_counted() {
         // And one that is too short for an id.
         talker.0.send(&packet[..4]).unwrap();
         super::sockets::until("drops", || node.drops(DropReason::UnknownServerId) == before + 2);
-        let found = Client::new(&world, CLIENT, listener).connect(listener);
+        let found = Client::new(&world.machine(CLIENT), listener).connect(listener);
         assert!(found.is_ok(), "{listener}: {found:?}");
     }
 }
@@ -144,17 +160,17 @@ fn quic_stands_beside_udp_and_a_second_listener_and_groups_guard_it() {
     ]));
     let first = SocketAddr::new(BALANCER.into(), PORT);
     let second = SocketAddr::new(BALANCER.into(), SECOND);
-    let client = Client::new(&world, CLIENT, first);
+    let client = Client::new(&world.machine(CLIENT), first);
     let connection = client.connect(first).unwrap();
     let target = client.ask(&connection).unwrap();
     assert_eq!(client.ask(&client.connect(second).unwrap()).unwrap(), FAR);
     assert_eq!(Talker::new(&world, CLIENT, BALANCER, DNS).ask(b"a name?").unwrap(), NEAR);
 
     // Who may not come in may not move in either.
-    let outside = Client::new(&world, FAR_CLIENT, first);
+    let outside = Client::new(&world.machine(FAR_CLIENT), first);
     outside.connect(first).unwrap_err();
     assert!(outside.connect(second).is_ok());
-    client.move_to(&world, FAR_CLIENT);
+    client.move_to(&world.machine(FAR_CLIENT));
     client.ask(&connection).unwrap_err();
     assert!(node.drops(DropReason::SecurityGroup) > 0);
     assert!(node.counters().listeners[0].counters.blocked > 0, "{target}: {:#?}", node.counters());

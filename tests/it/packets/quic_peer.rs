@@ -15,32 +15,17 @@ use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::runtime::Runtime;
 
-use super::world::World;
-
 /// Bytes of a server id, as AWS's QuicServerId has them.
-pub(super) const SERVER_ID_LENGTH: u8 = 8;
+pub(crate) const SERVER_ID_LENGTH: u8 = 8;
 
-/// The server id of whoever has this address.
-pub(super) fn identity(address: IpAddr) -> [u8; SERVER_ID_LENGTH as usize] {
-    match address {
-        IpAddr::V4(address) => {
-            let [a, b, c, d] = address.octets();
-            [0x9a, 4, a, b, c, d, 0, 0x7e]
-        }
-        IpAddr::V6(address) => {
-            let [_, _, _, subnet, .., host] = address.segments();
-            let ([a, b], [c, d]) = (subnet.to_be_bytes(), host.to_be_bytes());
-            [0x9a, 6, a, b, c, d, 0, 0x7e]
-        }
-    }
-}
+/// A server's id as connection ids have it.
+pub(crate) type ServerId = [u8; SERVER_ID_LENGTH as usize];
 
-/// A machine that answers every stream with its address.
-pub(super) fn serve_quic(world: &World, address: impl Into<IpAddr>, port: u16) {
-    let at = SocketAddr::new(address.into(), port);
-    let socket = within(&world.machine(at.ip()), || UdpSocket::bind(at)).unwrap().unwrap();
+/// A server that answers every stream with its address.
+pub(crate) fn serve_quic(namespace: &str, at: SocketAddr, own_id: ServerId) {
+    let socket = within(namespace, || UdpSocket::bind(at)).unwrap().unwrap();
     let mut config = EndpointConfig::default();
-    config.cid_generator(move || Box::new(Ids(identity(at.ip()))));
+    config.cid_generator(move || Box::new(Ids(own_id)));
     let (certificate, key) = certificate();
     thread::spawn(move || {
         runtime().block_on(async move {
@@ -64,15 +49,15 @@ pub(super) fn serve_quic(world: &World, address: impl Into<IpAddr>, port: u16) {
 }
 
 /// A client that trusts every server of these tests.
-pub(super) struct Client {
+pub(crate) struct Client {
     runtime: Runtime,
     endpoint: Endpoint,
 }
 
 impl Client {
-    pub(super) fn new(world: &World, from: Ipv4Addr, to: SocketAddr) -> Self {
+    pub(crate) fn new(namespace: &str, to: SocketAddr) -> Self {
         let runtime = runtime();
-        let socket = socket(world, from, to.ip());
+        let socket = socket(namespace, to.ip());
         let endpoint = runtime.block_on(async {
             let mut endpoint =
                 Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime)).unwrap();
@@ -82,14 +67,14 @@ impl Client {
         Self { runtime, endpoint }
     }
 
-    pub(super) fn connect(&self, to: SocketAddr) -> anyhow::Result<quinn::Connection> {
+    pub(crate) fn connect(&self, to: SocketAddr) -> anyhow::Result<quinn::Connection> {
         Ok(self
             .runtime
             .block_on(async { self.endpoint.connect(to, NAME)?.await.map_err(anyhow::Error::from) })?)
     }
 
     /// Who answers a stream of a connection.
-    pub(super) fn ask(&self, connection: &quinn::Connection) -> anyhow::Result<IpAddr> {
+    pub(crate) fn ask(&self, connection: &quinn::Connection) -> anyhow::Result<IpAddr> {
         self.runtime.block_on(async {
             let (mut send, mut receive) = connection.open_bi().await?;
             send.write_all(b"who?").await?;
@@ -99,16 +84,16 @@ impl Client {
         })
     }
 
-    /// From here on its packets come from a new socket of a machine.
-    pub(super) fn move_to(&self, world: &World, machine: Ipv4Addr) {
+    /// From here on its packets come from a new socket in a namespace.
+    pub(crate) fn move_to(&self, namespace: &str) {
         let family = self.endpoint.local_addr().unwrap().ip();
-        let socket = socket(world, machine, family);
+        let socket = socket(namespace, family);
         self.runtime.block_on(async { self.endpoint.rebind(socket) }).unwrap();
     }
 }
 
 /// Ids as QUIC-LB has them in plain text: a byte of configuration, the server's id, and what makes each another.
-struct Ids([u8; SERVER_ID_LENGTH as usize]);
+struct Ids(ServerId);
 
 impl ConnectionIdGenerator for Ids {
     fn generate_cid(&mut self) -> ConnectionId {
@@ -137,9 +122,9 @@ fn client_config() -> quinn::ClientConfig {
     config
 }
 
-fn socket(world: &World, machine: Ipv4Addr, family: IpAddr) -> UdpSocket {
+fn socket(namespace: &str, family: IpAddr) -> UdpSocket {
     let any: IpAddr = if family.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { [0_u16; 8].into() };
-    within(&world.machine(machine), || UdpSocket::bind((any, 0))).unwrap().unwrap()
+    within(namespace, || UdpSocket::bind((any, 0))).unwrap().unwrap()
 }
 
 fn runtime() -> Runtime {

@@ -12,8 +12,13 @@ use super::world::World;
 
 /// A machine that answers each datagram on a port with its address, a line's end, and what it was sent.
 pub(super) fn echo_datagrams(world: &World, address: impl Into<IpAddr>, port: u16) {
-    let at = SocketAddr::new(address.into(), port);
-    let socket = within(&world.machine(at.ip()), || UdpSocket::bind(at)).unwrap().unwrap();
+    let address = address.into();
+    echo_datagrams_within(&world.machine(address), SocketAddr::new(address, port));
+}
+
+/// The same in a namespace.
+pub(crate) fn echo_datagrams_within(namespace: &str, at: SocketAddr) {
+    let socket = within(namespace, || UdpSocket::bind(at)).unwrap().unwrap();
     let mut answer = format!("{}\n", at.ip()).into_bytes();
     let head = answer.len();
     thread::spawn(move || {
@@ -28,26 +33,29 @@ pub(super) fn echo_datagrams(world: &World, address: impl Into<IpAddr>, port: u1
 }
 
 /// A machine's socket that speaks to one address.
-pub(super) struct Talker(pub(super) UdpSocket);
+pub(crate) struct Talker(pub(crate) UdpSocket);
 
 impl Talker {
     pub(super) fn new(world: &World, from: Ipv4Addr, to: impl Into<IpAddr>, port: u16) -> Self {
-        let to = SocketAddr::new(to.into(), port);
+        Self::within(&world.machine(from), SocketAddr::new(to.into(), port))
+    }
+
+    pub(crate) fn within(namespace: &str, to: SocketAddr) -> Self {
         let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { [0_u16; 8].into() };
-        let socket = within(&world.machine(from), || UdpSocket::bind((any, 0))).unwrap().unwrap();
+        let socket = within(namespace, || UdpSocket::bind((any, 0))).unwrap().unwrap();
         socket.connect(to).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(socket)
     }
 
     /// Who answers a datagram; what it answers must be what it was sent.
-    pub(super) fn ask(&self, payload: &[u8]) -> io::Result<IpAddr> {
+    pub(crate) fn ask(&self, payload: &[u8]) -> io::Result<IpAddr> {
         self.0.send(payload)?;
         self.heard(payload)
     }
 
     /// Who answered what was sent already.
-    pub(super) fn heard(&self, payload: &[u8]) -> io::Result<IpAddr> {
+    pub(crate) fn heard(&self, payload: &[u8]) -> io::Result<IpAddr> {
         let mut buffer = vec![0; LONGEST_DATAGRAM];
         let length = self.0.recv(&mut buffer)?;
         let end = buffer.iter().position(|byte| *byte == b'\n').unwrap();
@@ -58,8 +66,13 @@ impl Talker {
 
 /// A machine that sends back what it is sent, connection by connection.
 pub(super) fn echo_streams(world: &World, address: impl Into<IpAddr>, port: u16) {
-    let at = SocketAddr::new(address.into(), port);
-    let listener = within(&world.machine(at.ip()), || TcpListener::bind(at)).unwrap().unwrap();
+    let address = address.into();
+    echo_streams_within(&world.machine(address), SocketAddr::new(address, port));
+}
+
+/// The same in a namespace.
+pub(crate) fn echo_streams_within(namespace: &str, at: SocketAddr) {
+    let listener = within(namespace, || TcpListener::bind(at)).unwrap().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
@@ -77,15 +90,19 @@ pub(super) fn echo_streams(world: &World, address: impl Into<IpAddr>, port: u16)
 
 /// A connection to what sends back.
 pub(super) fn dial(world: &World, from: Ipv4Addr, to: impl Into<IpAddr>, port: u16) -> io::Result<TcpStream> {
-    let to = SocketAddr::new(to.into(), port);
-    let stream = within(&world.machine(from), || TcpStream::connect_timeout(&to, PATIENCE)).unwrap()?;
+    dial_within(&world.machine(from), SocketAddr::new(to.into(), port))
+}
+
+/// The same from a namespace.
+pub(crate) fn dial_within(namespace: &str, to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = within(namespace, || TcpStream::connect_timeout(&to, PATIENCE)).unwrap()?;
     stream.set_read_timeout(Some(BULK_PATIENCE))?;
     stream.set_write_timeout(Some(BULK_PATIENCE))?;
     Ok(stream)
 }
 
 /// Sends so many bytes and reads them back, both at once; each must be where it was.
-pub(super) fn pour(stream: &TcpStream, bytes: usize) -> io::Result<()> {
+pub(crate) fn pour(stream: &TcpStream, bytes: usize) -> io::Result<()> {
     let sent = |at: usize| u8::try_from(at * 31 % 251).unwrap();
     thread::scope(|scope| {
         let writer = scope.spawn(|| {
@@ -114,13 +131,13 @@ pub(super) fn pour(stream: &TcpStream, bytes: usize) -> io::Result<()> {
 }
 
 /// `ip` in a namespace.
-pub(super) fn ip(namespace: &str, words: &str) {
+pub(crate) fn ip(namespace: &str, words: &str) {
     let output = command_in(namespace, "ip").args(words.split_whitespace()).output().unwrap();
     assert!(output.status.success(), "ip {words}: {output:?}");
 }
 
 #[track_caller]
-pub(super) fn until(what: &str, mut question: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut question: impl FnMut() -> bool) {
     let asked = || Ok(question().then_some(()));
     Wait::default().until(what, Duration::from_secs(20), asked).unwrap_or_else(|error| panic!("{error:?}"));
 }

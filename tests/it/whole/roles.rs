@@ -9,7 +9,7 @@ use nix::{
 };
 
 /// Ends the process of a role as a crash would; returns once another runs in its place.
-pub(super) fn crash(lab: &mut Lab, role: &str) {
+pub(crate) fn crash(lab: &mut Lab, role: &str) {
     let before = lab.appliance().role(role);
     assert_eq!(lab.appliance().signal(role, Signal::SIGKILL).unwrap(), 1, "{role}: {before:?}");
     let replaced = || {
