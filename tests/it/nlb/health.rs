@@ -14,13 +14,13 @@ fn an_unhealthy_target_loses_its_connections_as_its_group_says_and_all_unhealthy
     let balancer = world.balancer("edge", json!({}));
     let terminates = "target_health_state.unhealthy.connection_termination.enabled";
     let interval = "target_health_state.unhealthy.draining_interval_seconds";
-    let kinds: [(&str, &[(&str, &str)], u16); 3] = [
-        ("cut", &[CROSS], 81),
-        ("kept", &[CROSS, (terminates, "false")], 82),
-        ("later", &[CROSS, (terminates, "false"), (interval, "6")], 83),
+    let kinds = [
+        ("cut", vec![CROSS], 81),
+        ("kept", vec![CROSS, (terminates, "false")], 82),
+        ("later", vec![CROSS, (terminates, "false"), (interval, "6")], 83),
     ];
     let groups = kinds.map(|(name, attributes, port)| {
-        let group = world.group(name, attributes, json!({}));
+        let group = world.group(name, &attributes, json!({}));
         world.register(&group);
         world.listener(&balancer, "TCP", port, &group);
         (group, at(balancer.addresses[0], port))

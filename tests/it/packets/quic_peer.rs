@@ -68,9 +68,7 @@ impl Client {
     }
 
     pub(crate) fn connect(&self, to: SocketAddr) -> anyhow::Result<quinn::Connection> {
-        Ok(self
-            .runtime
-            .block_on(async { self.endpoint.connect(to, NAME)?.await.map_err(anyhow::Error::from) })?)
+        self.runtime.block_on(async { self.endpoint.connect(to, NAME)?.await.map_err(anyhow::Error::from) })
     }
 
     /// Who answers a stream of a connection.
