@@ -109,6 +109,9 @@ pub struct NodeConfig {
     /// DNS servers that are asked, in this order, for names that no private namespace of the VPC holds; at most three.
     /// They are reached through the VPC's uplink, if they are not in the VPC. None refuses such names.
     pub dns_forward: Vec<SocketAddrV4>,
+    /// Flows of each family that each node's network load balancers may have at once; none is 131,072. When it changes,
+    /// flows end.
+    pub flows: Option<u32>,
     /// New flows that each node's network load balancers may begin in a second and that are not established in it; none
     /// leaves half of the flow table to established ones.
     pub new_flows_per_second: Option<NonZeroU32>,
@@ -278,6 +281,9 @@ impl Config {
         if self.gateway.listen.is_empty() {
             return refuse("gateway.listen", "must name at least one address");
         }
+        if self.node.flows.is_some_and(|flows| !(FLOWS_MIN..=FLOWS_MAX).contains(&flows)) {
+            return refuse("node.flows", "must be between 1,024 and 4,194,304");
+        }
         if self.node.dns_forward.len() > DNS_SERVERS_MAX {
             return refuse("node.dns_forward", "must name at most three servers");
         }
@@ -403,6 +409,11 @@ fn is_dns_server(server: &SocketAddrV4) -> bool {
     !is_nobodys && server.port() != 0
 }
 
+/// Fewer flows than this are no load balancer's.
+const FLOWS_MIN: u32 = 1_024;
+/// A gigabyte of kernel memory and more; and a pass over so many takes half a minute.
+const FLOWS_MAX: u32 = 1 << 22;
+
 /// As many as resolv.conf may name: more would take longer than a client waits.
 const DNS_SERVERS_MAX: usize = 3;
 
@@ -488,6 +499,19 @@ mod tests {
         }
         let missing = SMALL.replace("\"virtual\"", "\"host\"");
         assert!(toml::from_str::<Config>(&missing).unwrap_err().to_string().contains("interfaces"));
+    }
+
+    #[test]
+    fn a_flow_table_has_a_size_that_can_be_had() {
+        let of = |flows: &str| {
+            let config: Config = toml::from_str(&format!("{SMALL}\n[node]\nflows = {flows}")).unwrap();
+            config.check().map_err(|error| error.to_string())
+        };
+        of("1024").unwrap();
+        of("4194304").unwrap();
+        for flows in ["0", "1023", "4194305"] {
+            assert!(of(flows).unwrap_err().contains("node.flows"), "{flows}");
+        }
     }
 
     #[test]

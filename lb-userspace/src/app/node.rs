@@ -121,7 +121,12 @@ async fn serve(
         new_flows_per_s: config.node.new_flows_per_second.map(NonZeroU32::get),
         new_flows_per_source: config.node.new_flows_per_source.map(NonZeroU32::get),
     };
-    let balancer = Balancer::open(&pins, &Options { limits, ..Options::default() }, Instant::now())?;
+    let mut options = Options { limits, ..Options::default() };
+    if let Some(flows) = config.node.flows {
+        // Two entries each.
+        options.flow_entries = flows.saturating_mul(2);
+    }
+    let balancer = Balancer::open(&pins, &options, Instant::now())?;
     tracing::info!(%vpc, adopted = balancer.is_adopted(), "packet path is up");
     let mut node = Node {
         received: None,
