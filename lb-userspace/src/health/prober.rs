@@ -37,7 +37,7 @@ use crate::{
         report::Report,
         verdict::{Verdict, Verdicts},
     },
-    telemetry::{Metrics, name},
+    telemetry::{Metrics, Name, name},
 };
 
 /// One node's prober. Dropping it ends the checks.
@@ -133,7 +133,7 @@ impl Prober {
         let mut wanted = HashMap::new();
         let mut state = self.shared.state();
         state.fixed.clear();
-        state.groups.clear();
+        let groups_before = std::mem::take(&mut state.groups);
         for (arn, group) in &slice.target_groups {
             state.groups.insert(arn.clone(), (group.name.clone(), group.protocol.clone()));
             for target in group.targets.values().filter(|target| target.draining_until.is_none()) {
@@ -162,6 +162,10 @@ impl Prober {
                     wanted.insert(registration, check);
                 }
             }
+        }
+        for gone in groups_before.into_values().filter(|own| !state.groups.values().any(|group| group == own))
+        {
+            self.shared.forget(&gone);
         }
         self.tasks.retain(|registration, (check, task)| {
             let kept = wanted.get(registration) == Some(check);
@@ -277,6 +281,14 @@ impl Shared {
         }
     }
 
+    /// Forgets how many targets of a group pass: it is gone.
+    fn forget(&self, (group, protocol): &(String, String)) {
+        let (healthy, unhealthy) = host_counts(protocol);
+        for name in [healthy, unhealthy] {
+            self.metrics.remove(name, &vec![("TargetGroup", group.clone())]);
+        }
+    }
+
     fn count(&self, state: &State, table: &Verdicts) {
         for (arn, (group, protocol)) in &state.groups {
             let verdicts = table.groups.get(arn);
@@ -285,15 +297,20 @@ impl Shared {
                 let matching = all.filter(|verdict| verdict.health.state == wanted).count();
                 i64::try_from(matching).unwrap_or(i64::MAX)
             };
-            let (healthy, unhealthy) = if protocol.starts_with("HTTP") {
-                (name::ALB_HEALTHY_HOSTS, name::ALB_UNHEALTHY_HOSTS)
-            } else {
-                (name::NLB_HEALTHY_HOSTS, name::NLB_UNHEALTHY_HOSTS)
-            };
+            let (healthy, unhealthy) = host_counts(protocol);
             let labels = vec![("TargetGroup", group.clone())];
             self.metrics.gauge(healthy, &labels).set(count(TargetHealthState::Healthy));
             self.metrics.gauge(unhealthy, &labels).set(count(TargetHealthState::Unhealthy));
         }
+    }
+}
+
+/// AWS's names for targets that pass their checks, and for those that fail them.
+fn host_counts(protocol: &str) -> (Name, Name) {
+    if protocol.starts_with("HTTP") {
+        (name::ALB_HEALTHY_HOSTS, name::ALB_UNHEALTHY_HOSTS)
+    } else {
+        (name::NLB_HEALTHY_HOSTS, name::NLB_UNHEALTHY_HOSTS)
     }
 }
 

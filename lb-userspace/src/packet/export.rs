@@ -13,7 +13,7 @@ use lb_common::abi::DropReason;
 use super::counters::{Counters, ListenerCount, TargetCount};
 use super::peak::Peak;
 use super::plan::{ListenerName, Protocol, Service};
-use crate::model::{id::Arn, load_balancer::LoadBalancerKind};
+use crate::model::{id::Arn, load_balancer::LoadBalancerKind, target_group::TargetKey};
 use crate::snapshot::node::NodeSlice;
 use crate::telemetry::{Metrics, Name, metrics::Labels, name};
 
@@ -24,12 +24,22 @@ pub struct Exporter {
     gauges: BTreeSet<(Name, Labels)>,
     // Of a load balancer in a zone: packets and bytes.
     peaks: BTreeMap<Labels, [Peak; 2]>,
+    // Whatever counts, here or in userspace, of what the slice had.
+    listeners: BTreeSet<Labels>,
+    targets: BTreeSet<Labels>,
 }
 
 impl Exporter {
     /// Begins with counts at zero.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, before: BTreeMap::new(), gauges: BTreeSet::new(), peaks: BTreeMap::new() }
+        Self {
+            metrics,
+            before: BTreeMap::new(),
+            gauges: BTreeSet::new(),
+            peaks: BTreeMap::new(),
+            listeners: BTreeSet::new(),
+            targets: BTreeSet::new(),
+        }
     }
 
     /// Carries over what was counted since the last time. `slice` gives the names.
@@ -41,7 +51,7 @@ impl Exporter {
         for count in &counters.targets {
             tally.add_target(slice, count);
         }
-        for count in counters.drops.iter().filter(|count| count.packets > 0) {
+        for count in &counters.drops {
             let labels = vec![("Reason", count.reason.name().to_owned())];
             tally.count(name::NLB_DROPPED_PACKETS, &labels, count.packets);
             if count.reason == DropReason::UnknownServerId {
@@ -54,6 +64,23 @@ impl Exporter {
         self.find_peaks(&mut tally, now);
         self.set_gauges(tally.gauges);
         self.before = tally.counts;
+        self.forget_what_is_gone(slice);
+    }
+
+    /// Tasks come and go, each at an address of its own: series of targets and listeners that the slice has no more
+    /// would only ever become more.
+    fn forget_what_is_gone(&mut self, slice: &NodeSlice) {
+        let now = (listeners(slice), targets(slice));
+        let gone = [
+            (self.listeners.difference(&now.0), LISTENER_COUNTERS),
+            (self.targets.difference(&now.1), TARGET_COUNTERS),
+        ];
+        for (labels, names) in gone {
+            for (labels, name) in labels.flat_map(|labels| names.iter().map(move |name| (labels, *name))) {
+                self.metrics.remove(name, labels);
+            }
+        }
+        (self.listeners, self.targets) = now;
     }
 
     /// Adds to each counter what it grew by.
@@ -160,7 +187,7 @@ impl Tally {
 
     fn add_target(&mut self, slice: &NodeSlice, count: &TargetCount) {
         let group = slice.target_groups.get(&count.name.group).map_or("", |group| group.name.as_str());
-        let labels = vec![("TargetGroup", group.to_owned()), ("Target", count.name.key.to_string())];
+        let labels = target_labels(group, &count.name.key);
         self.count(name::NLB_TARGET_RESETS, &labels, count.counters.resets);
         self.count(name::NLB_TARGET_NEW_FLOWS, &labels, count.counters.new_flows);
         self.count(name::NLB_TARGET_PROCESSED_BYTES, &labels, count.counters.bytes);
@@ -223,9 +250,67 @@ fn listener_labels(slice: &NodeSlice, arn: &Arn, name: &ListenerName) -> Labels 
     ]
 }
 
+/// The labels of each address of each listener.
+fn listeners(slice: &NodeSlice) -> BTreeSet<Labels> {
+    let mut all = BTreeSet::new();
+    for listener in slice.listeners.values() {
+        let Some(balancer) = slice.load_balancers.get(&listener.load_balancer) else { continue };
+        for interface in balancer.interfaces.values() {
+            all.extend(interface.addresses().map(|address| {
+                vec![
+                    ("LoadBalancer", balancer.name.clone()),
+                    ("AvailabilityZone", interface.zone.clone()),
+                    ("Listener", SocketAddr::new(address, listener.port).to_string()),
+                ]
+            }));
+        }
+    }
+    all
+}
+
+/// The labels of each target.
+fn targets(slice: &NodeSlice) -> BTreeSet<Labels> {
+    let groups = slice.target_groups.values();
+    groups
+        .flat_map(|group| group.targets.values().map(|target| target_labels(&group.name, &target.key)))
+        .collect()
+}
+
+fn target_labels(group: &str, target: &TargetKey) -> Labels {
+    vec![("TargetGroup", group.to_owned()), ("Target", target.to_string())]
+}
+
 fn group_labels(labels: &Labels) -> Labels {
     labels.iter().filter(|(key, _)| *key == "TargetGroup").cloned().collect()
 }
+
+/// What is counted of a listener at an address, in the kernel and in userspace.
+const LISTENER_COUNTERS: &[Name] = &[
+    name::NLB_NEW_FLOWS,
+    name::NLB_NEW_FLOWS_TCP,
+    name::NLB_NEW_FLOWS_UDP,
+    name::NLB_NEW_FLOWS_TLS,
+    name::NLB_NEW_FLOWS_QUIC,
+    name::NLB_PROCESSED_BYTES,
+    name::NLB_PROCESSED_BYTES_TCP,
+    name::NLB_PROCESSED_BYTES_UDP,
+    name::NLB_PROCESSED_BYTES_TLS,
+    name::NLB_PROCESSED_BYTES_QUIC,
+    name::NLB_PROCESSED_PACKETS,
+    name::NLB_REJECTED_FLOWS,
+    name::NLB_REJECTED_FLOWS_TCP,
+    name::NLB_PORT_ALLOCATION_ERRORS,
+    name::NLB_BLOCKED_FLOWS_TCP,
+    name::NLB_BLOCKED_FLOWS_UDP,
+    name::NLB_ELB_RESETS,
+    name::NLB_CLIENT_RESETS,
+    name::NLB_CLIENT_TLS_ERRORS,
+    name::NLB_TARGET_TLS_ERRORS,
+    name::NLB_HANDSHAKES_REJECTED,
+];
+/// What is counted of a target, in the kernel and in userspace.
+const TARGET_COUNTERS: &[Name] =
+    &[name::NLB_TARGET_RESETS, name::NLB_TARGET_NEW_FLOWS, name::NLB_TARGET_PROCESSED_BYTES];
 
 #[cfg(test)]
 mod tests {
@@ -234,8 +319,9 @@ mod tests {
     use lb_common::abi::{ListenerCounters, TargetCounters};
 
     use super::*;
-    use crate::model::{id::VpcId, target_group::TargetKey};
+    use crate::model::{id::VpcId, target_group::HealthCheck};
     use crate::packet::plan::TargetName;
+    use crate::snapshot::node::{TargetGroupView, TargetView};
 
     fn slice() -> NodeSlice {
         NodeSlice {
@@ -324,6 +410,45 @@ mod tests {
             exporter.export(&counters, &slice(), Instant::now());
         }
         has(&metrics, r#"gatehouse_nlb_UnhealthyRoutingFlowCount_total{TargetGroup=""} 3"#);
+    }
+
+    #[test]
+    fn series_of_targets_that_are_gone_are_forgotten() {
+        let metrics = Arc::new(Metrics::new());
+        let mut exporter = Exporter::new(Arc::clone(&metrics));
+        let key = TargetKey { id: "10.0.1.20".to_owned(), port: 80 };
+        let view = TargetView {
+            key: key.clone(),
+            address: IpAddr::from([10, 0, 1, 20]),
+            zone: None,
+            server_id: None,
+            registered_at: 1,
+            draining_until: None,
+        };
+        let group = TargetGroupView {
+            name: "g".to_owned(),
+            protocol: "TCP".to_owned(),
+            in_use: true,
+            health_check: HealthCheck {
+                enabled: true,
+                protocol: "TCP".to_owned(),
+                port: "traffic-port".to_owned(),
+                path: String::new(),
+                interval_s: 30,
+                timeout_s: 10,
+                healthy_threshold: 5,
+                unhealthy_threshold: 2,
+                matcher: String::new(),
+            },
+            attributes: BTreeMap::new(),
+            targets: [(key.to_string(), view)].into(),
+        };
+        let with = NodeSlice { target_groups: [(Arn::from("group"), group)].into(), ..slice() };
+        let counters = Counters { targets: vec![target(2, false)], ..Counters::default() };
+        exporter.export(&counters, &with, Instant::now());
+        has(&metrics, r#"gatehouse_nlb_TargetNewFlowCount_total{TargetGroup="g",Target="10.0.1.20:80"} 2"#);
+        exporter.export(&Counters::default(), &slice(), Instant::now());
+        assert!(!metrics.text().contains("10.0.1.20"), "{}", metrics.text());
     }
 
     #[test]

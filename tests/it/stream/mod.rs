@@ -14,3 +14,5 @@ mod target_side;
 mod targets;
 /// The whole path: boto3, openssl and curl against an appliance.
 mod whole;
+/// CloudWatch's metrics of an appliance with listeners of every protocol.
+mod cloudwatch;

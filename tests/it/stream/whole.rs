@@ -25,26 +25,26 @@ use super::{
 };
 
 /// An appliance with a VPC, a subnet, and two machines that nobody but the tests uses.
-struct World {
+pub(super) struct World {
     // Before the lab: boto3 talks to it.
     aws: Aws,
     lab: Lab,
     vpc: String,
     subnet: String,
-    client: Machine,
-    target: Machine,
+    pub(super) client: Machine,
+    pub(super) target: Machine,
 }
 
 /// A namespace with an address.
 #[derive(Clone)]
-struct Machine {
+pub(super) struct Machine {
     id: String,
-    namespace: String,
-    address: Ipv4Addr,
+    pub(super) namespace: String,
+    pub(super) address: Ipv4Addr,
 }
 
 impl World {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let more_boot = format!("[node]\nmetrics_port = {METRICS_PORT}");
         let lab = Lab::start(&Options { more_boot, ..Options::default() }).unwrap();
         let aws = lab.aws().unwrap();
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// A load balancer; its ARN and its address. Its groups admit `from`, or there are none.
-    fn load_balancer(&self, name: &str, from: Option<Ipv4Addr>) -> (String, Ipv4Addr) {
+    pub(super) fn load_balancer(&self, name: &str, from: Option<Ipv4Addr>) -> (String, Ipv4Addr) {
         let mut input =
             json!({"Name": name, "Type": "network", "Scheme": "internal", "Subnets": [self.subnet]});
         if let Some(from) = from {
@@ -103,16 +103,18 @@ impl World {
     }
 
     /// A target group with the target machine at these ports.
-    fn target_group(&self, name: &str, protocol: &str, ports: &[u16]) -> String {
+    pub(super) fn target_group(&self, name: &str, protocol: &str, ports: &[u16]) -> String {
         let input = json!({"Name": name, "Protocol": protocol, "Port": 80, "VpcId": self.vpc,
             "HealthCheckIntervalSeconds": 5, "HealthCheckTimeoutSeconds": 2, "HealthyThresholdCount": 2});
         let arn = text(&self.must("elbv2", "CreateTargetGroup", input)["TargetGroups"][0]["TargetGroupArn"]);
         let targets: Vec<_> = ports.iter().map(|port| json!({"Id": self.target.id, "Port": port})).collect();
-        self.must("elbv2", "RegisterTargets", json!({"TargetGroupArn": arn, "Targets": targets}));
+        if !targets.is_empty() {
+            self.must("elbv2", "RegisterTargets", json!({"TargetGroupArn": arn, "Targets": targets}));
+        }
         arn
     }
 
-    fn listener(&self, lb: &str, port: u16, group: &str, more: Value) -> String {
+    pub(super) fn listener(&self, lb: &str, port: u16, group: &str, more: Value) -> String {
         let mut input = json!({"LoadBalancerArn": lb, "Protocol": "TLS", "Port": port,
             "DefaultActions": [{"Type": "forward", "TargetGroupArn": group}]});
         for (key, value) in more.as_object().unwrap() {
@@ -122,7 +124,7 @@ impl World {
     }
 
     /// Imports a certificate; replaces the one of an ARN, if there is one.
-    fn import(&self, certificate: &RoleCertificate, arn: Option<&str>) -> String {
+    pub(super) fn import(&self, certificate: &RoleCertificate, arn: Option<&str>) -> String {
         let mut input = json!({"Certificate": certificate.chain_pem, "PrivateKey": certificate.key_pem});
         if let Some(arn) = arn {
             input["CertificateArn"] = arn.into();
@@ -146,27 +148,32 @@ impl World {
         all.iter().map(state).collect()
     }
 
-    /// The sum of a node's metric.
-    fn metric(&self, name: &str) -> u64 {
+    /// All that the node tells.
+    pub(super) fn metrics(&self) -> String {
         let node = self.lab.ready().namespaces.node.expect("the node's namespace");
         let url = format!("http://127.0.0.1:{METRICS_PORT}/metrics");
         let output = command_in(&node, "curl").args(["--silent", "--max-time", "5", &url]).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The sum of a node's metric.
+    fn metric(&self, name: &str) -> u64 {
+        let text = self.metrics();
         let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 }
 
 impl Machine {
-    fn listen(&self, port: u16) -> io::Result<TcpListener> {
+    pub(super) fn listen(&self, port: u16) -> io::Result<TcpListener> {
         within(&self.namespace, || TcpListener::bind((self.address, port))).map_err(io::Error::other)?
     }
 
-    fn tls(&self, to: SocketAddr, name: &str, alpn: &[&str]) -> io::Result<Tls> {
+    pub(super) fn tls(&self, to: SocketAddr, name: &str, alpn: &[&str]) -> io::Result<Tls> {
         within(&self.namespace, || connect_tls(to, name, alpn)).map_err(io::Error::other)?
     }
 
-    fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+    pub(super) fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
         within(&self.namespace, || connect(to)).map_err(io::Error::other)?
     }
 
@@ -205,12 +212,12 @@ fn text(value: &Value) -> String {
 }
 
 #[track_caller]
-fn until<T>(what: &str, question: impl FnMut() -> anyhow::Result<Option<T>>) -> T {
+pub(super) fn until<T>(what: &str, question: impl FnMut() -> anyhow::Result<Option<T>>) -> T {
     Wait::default().until(what, SETTLED, question).unwrap_or_else(|error| panic!("{error:?}"))
 }
 
 /// Answers each HTTP request with its name, or sends back what is none.
-fn who(name: &'static str) -> impl Fn(TcpStream) + Send + Sync + 'static {
+pub(super) fn who(name: &'static str) -> impl Fn(TcpStream) + Send + Sync + 'static {
     move |mut stream| {
         let mut request = Vec::new();
         let mut chunk = [0; 1024];
@@ -228,7 +235,7 @@ fn who(name: &'static str) -> impl Fn(TcpStream) + Send + Sync + 'static {
 }
 
 /// Asks on a connection that stays; who answered.
-fn ask(stream: &mut (impl Read + Write)) -> io::Result<u8> {
+pub(super) fn ask(stream: &mut (impl Read + Write)) -> io::Result<u8> {
     stream.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n")?;
     stream.flush()?;
     let mut answer = Vec::new();
