@@ -44,6 +44,34 @@ fn addresses_that_others_have_are_passed_over() {
 }
 
 #[test]
+fn further_addresses_are_asked_for_put_up_and_sent_from() {
+    let world = World::started();
+    world.target.ip("address add 10.0.1.5/24 dev eth0").unwrap();
+    let vpc = Vpc::create(&world);
+    let subnet = vpc.subnet("10.0.1.0/24", 'a');
+    let balancer = vpc.balancer("web", json!({"SubnetId": subnet}), 80);
+    let address = balancer.address(&vpc.aws);
+    let attribute = json!([{"Key": "secondary_ips.auto_assigned.per_subnet", "Value": "2"}]);
+    let input =
+        json!({"LoadBalancerArn": balancer.describe(&vpc.aws)["LoadBalancerArn"], "Attributes": attribute});
+    vpc.aws.call("elbv2", "ModifyLoadBalancerAttributes", input).unwrap();
+    // The target has the first that comes to mind.
+    let stand = || {
+        let own = world.addresses("eth1");
+        Ok((own == ["10.0.1.10/24", "10.0.1.4/32", "10.0.1.6/32", "10.0.1.7/32"]).then_some(()))
+    };
+    Wait::default().until("three addresses", PATIENCE, stand).unwrap();
+    assert_eq!(balancer.state(&vpc.aws), json!({"Code": "active"}));
+    let sources = || {
+        assert_eq!(world.answered(address, 80), "target");
+        let known = show(&world.target, "neigh show dev eth0");
+        let has = |own: &str| known.as_array().is_some_and(|all| all.iter().any(|one| one["dst"] == own));
+        Ok(["10.0.1.4", "10.0.1.6", "10.0.1.7"].into_iter().all(has).then_some(()))
+    };
+    Wait::default().until("a target that was sent to from each", PATIENCE, sources).unwrap();
+}
+
+#[test]
 fn a_given_address_that_another_has_is_refused_with_its_holder() {
     let world = World::started();
     world.target.ip("address add 10.0.1.99/24 dev eth0").unwrap();
