@@ -14,6 +14,8 @@ mod counters;
 mod decap;
 /// Which packets are sampled, and what is said of each.
 mod capture;
+/// What local clients dialled.
+mod dial;
 /// Names and sizes of the maps.
 mod maps;
 /// Permission for aya to copy these types in and out of maps.
@@ -26,6 +28,7 @@ pub use capture::{
 };
 pub use counters::{DropReason, ListenerCounters, TargetCounters};
 pub use decap::{DECAP_COUNTERS, DECAP_SENDERS, DecapCounters, MAX_SENDERS, SenderKey};
+pub use dial::{DIAL_NAMESPACE, DIAL_PROGRAMS, DIALLED, DIALS, DialKey, Dialled, Halves, MAX_DIALS};
 pub use flow::{Flow, FlowKey, direction, state};
 pub use maps::*;
 pub use order::{Ipv4Be, Ipv6Be, PortBe};

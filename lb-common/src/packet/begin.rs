@@ -9,7 +9,7 @@ use super::frame::Frame;
 use super::nat;
 use super::quic;
 use super::rewrite::{NextHop, rewrite};
-use super::select::{entropy, flow_hash, source_hash};
+use super::select::{entropy, listener_hash};
 use super::tables::{Arrival, Budget, FamilyTables, InsertError, Note, Tables};
 use super::tunnel;
 use super::verdict::Step;
@@ -200,9 +200,7 @@ where
     if listener.ring == NO_RING {
         return Ok(None);
     }
-    let key = frame.key();
-    let is_sticky = listener.flags & listener_flags::STICKY != 0;
-    let hash = if is_sticky { source_hash::<F>(&key) } else { flow_hash::<F>(&key) };
+    let hash = listener_hash::<F>(listener, &frame.key());
     let Some(slot) = tables.ring_slot(listener.ring, hash).filter(|slot| *slot != NO_TARGET) else {
         return Ok(None);
     };

@@ -25,6 +25,8 @@ mod admit;
 mod begin;
 /// Hash and ring: which target gets a new flow.
 mod select;
+/// Clients on the node itself: whom their sockets get.
+mod dial;
 /// QUIC's connection ids: which target has a flow already.
 mod quic;
 /// Both entries of a new flow, and its source port.
@@ -47,6 +49,7 @@ mod reset;
 pub mod capture;
 
 pub use decap::{Tunneled, decapsulate};
+pub use dial::{Dial, dial};
 pub use family::{Family, V4, V6};
 pub use select::{flow_hash, source_hash};
 pub use tables::{Budget, Draft, FamilyTables, InsertError, Note, Tables};

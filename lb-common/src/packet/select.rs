@@ -1,7 +1,16 @@
 //! Hash and ring: which target gets a new flow.
 
 use super::family::Family;
-use crate::abi::FlowKey;
+use crate::abi::{FlowKey, Listener, listener_flags};
+
+/// The hash that a listener spreads a new flow by.
+#[inline(always)]
+pub(super) fn listener_hash<F: Family>(listener: &Listener, key: &FlowKey<F::Address>) -> u32 {
+    match listener.flags & listener_flags::STICKY {
+        0 => flow_hash::<F>(key),
+        _ => source_hash::<F>(key),
+    }
+}
 
 /// The hash that a new flow is spread by: all that names it. AWS adds the TCP sequence number; here a client that
 /// repeats its SYN with another one finds the same target.
