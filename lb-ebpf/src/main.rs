@@ -1,9 +1,13 @@
 //! The kernel's entry points. They only translate: the context to a window, the verdict to XDP's.
 #![no_std]
 #![no_main]
+// The target has no atomic additions for Rust yet.
+#![feature(asm_experimental_arch)]
 
 /// The end of a tunnel at a target.
 mod decap;
+/// Sockets of clients on the node itself.
+mod dial;
 /// The maps, by the names and sizes of the contract.
 mod maps;
 /// The tables that decide, over the maps.

@@ -3,7 +3,7 @@
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
-    DecapCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, MAX_ADDRESSES, MAX_BUDGETED_SOURCES, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, MAX_LISTENERS, MAX_RINGS, MAX_SERVER_IDS, MAX_SENDERS, MAX_SOURCES, MAX_TARGETS, PortCursor, Pulse, Ring, SenderKey, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters, CaptureFilter, CaptureState, IDLE_RING_BYTES, Sample,
+    DecapCounters, DialKey, Dialled, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, MAX_ADDRESSES, MAX_BUDGETED_SOURCES, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, MAX_LISTENERS, MAX_RINGS, MAX_SERVER_IDS, MAX_SENDERS, MAX_SOURCES, MAX_TARGETS, PortCursor, Pulse, Ring, SenderKey, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters, CaptureFilter, CaptureState, IDLE_RING_BYTES, Sample,
 };
 use lb_common::packet::{Draft, Note, Stage};
 
@@ -111,3 +111,13 @@ pub static SAMPLES: RingBuf<(), IDLE_RING_BYTES> = RingBuf::new();
 
 #[btf_map]
 pub static ENTRANCE: ProgramArray<1> = ProgramArray::new();
+
+// Of clients on the node itself: made as large as they may become where there are any.
+#[btf_map]
+pub static DIALS: LruHashMap<DialKey, Dialled, 1> = LruHashMap::new();
+
+#[btf_map]
+pub static DIALLED: LruHashMap<DialKey, Dialled, 1> = LruHashMap::new();
+
+#[btf_map]
+pub static DIAL_NAMESPACE: Array<u64, 1> = Array::new();

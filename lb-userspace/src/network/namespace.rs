@@ -18,6 +18,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
     sys::{
+        socket::{AddressFamily, SockFlag, SockType, getsockopt, socket},
         stat::Mode,
         statfs::{NSFS_MAGIC, statfs},
     },
@@ -259,3 +260,26 @@ const OWN: &str = "/proc/thread-self/ns/net";
 const DIRECTORY: &str = "/run/netns";
 /// How often to look for a namespace that is to appear: mounting over a file tells no watcher.
 const APPEARANCE_POLL: Duration = Duration::from_millis(5);
+/// The kernel's number for the caller's namespace, which no other has until the machine starts anew.
+pub(crate) fn cookie() -> io::Result<u64> {
+    let any = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    Ok(getsockopt(&any, NetnsCookie)?)
+}
+
+mod netns_cookie {
+    //! An option that nix does not have yet.
+    use nix::{getsockopt_impl, libc, sockopt_impl};
+
+    sockopt_impl!(
+        /// Which network namespace a socket is in.
+        NetnsCookie,
+        GetOnly,
+        libc::SOL_SOCKET,
+        SO_NETNS_COOKIE,
+        u64
+    );
+
+    /// asm-generic/socket.h.
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+}
+use netns_cookie::NetnsCookie;

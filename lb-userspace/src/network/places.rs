@@ -48,6 +48,11 @@ pub fn cgroup(appliance: &str) -> Option<PathBuf> {
     cgroup_mount().map(|mount| mount.join(own(appliance)))
 }
 
+/// The cgroup for clients on the node itself, below the appliance's.
+pub fn clients(appliance: &str) -> Option<PathBuf> {
+    cgroup(appliance).map(|own| own.join("clients"))
+}
+
 fn own(appliance: &str) -> String {
     format!("gatehouse-{appliance}")
 }

@@ -19,6 +19,7 @@ use super::attach::{AttachError, Links};
 use super::capture::{self, Capture, CaptureError, CaptureQuestion, Tap};
 use super::clock::{Clock, Limits};
 use super::counters::{Counters, DropCount, ListenerCount, TargetCount};
+use super::dial;
 use super::explain::{self, ExplainError, Explanation, PacketQuestion};
 use super::flows::Census;
 use super::interfaces;
@@ -42,12 +43,14 @@ pub struct Options {
     pub limits: Limits,
     /// The kernel program; the one that was built in unless a trace build takes its place.
     pub object: std::borrow::Cow<'static, [u8]>,
+    /// The cgroup whose processes are led to targets as they connect to load balancers; none leaves all alone.
+    pub clients: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let flow_entries = u32::try_from(MAX_FLOW_ENTRIES).unwrap_or(u32::MAX);
-        Self { flow_entries, limits: Limits::default(), object: load::OBJECT.into() }
+        Self { flow_entries, limits: Limits::default(), object: load::OBJECT.into(), clients: None }
     }
 }
 
@@ -120,6 +123,18 @@ impl Balancer {
         let cpus = u32::try_from(maps::cpus()?).unwrap_or(u32::MAX);
         let clock = Clock::start(maps.pulse()?.tick, options.flow_entries, options.limits, cpus, now);
         maps.set_pulse(clock.pulse())?;
+        match &options.clients {
+            None => dial::detach(directory),
+            // Everybody else's packets matter more.
+            Some(cgroup) => {
+                if let Err(error) = dial::attach(directory, &options.object, cgroup) {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "clients on this node are left alone"
+                    );
+                }
+            }
+        }
         Ok(Self {
             ebpf,
             maps,

@@ -98,6 +98,29 @@ pub(super) fn load_capture(directory: &Path, object: &[u8], entrance: &Path) -> 
     Ok(loader.load(&object)?)
 }
 
+/// The object once more over the maps that are pinned in `directory`, for its programs of local clients, which are not
+/// loaded yet; what sockets dialled is pinned beside those maps.
+pub(super) fn load_dial(directory: &Path, object: &[u8]) -> Result<Ebpf, LoadError> {
+    let maps = maps_directory(directory);
+    let object = object.to_vec();
+    let mut loader = EbpfLoader::new();
+    for name in pinned().chain(DIAL_MAPS) {
+        loader.map_pin_path(name, maps.join(name));
+    }
+    for name in DIAL_MAPS {
+        loader.map_max_entries(name, u32::try_from(abi::MAX_DIALS).unwrap_or(u32::MAX));
+    }
+    Ok(loader.load(&object)?)
+}
+
+/// Forgets what sockets dialled.
+pub(super) fn forget_dials(directory: &Path) {
+    for name in DIAL_MAPS {
+        // What is not there need not be removed.
+        let _ = fs::remove_file(maps_directory(directory).join(name));
+    }
+}
+
 /// Loads the programs of the later stages, and puts them where the first finds them. Programs of an earlier process are
 /// exchanged one by one while packets go through them: what one notes, any of another can read.
 fn load_stages(ebpf: &mut Ebpf) -> Result<(), LoadError> {
@@ -217,6 +240,9 @@ pub static OBJECT: &[u8] = include_bytes!(env!("GATEHOUSE_OBJECT"));
 
 /// What one stage tells the next. Pinned, because stages of two processes may follow each other.
 const NOTE: &str = "NOTE";
+
+/// What sockets of local clients dialled: pinned where there are any.
+const DIAL_MAPS: [&str; 2] = [abi::DIALS, abi::DIALLED];
 
 /// Name of the program in the object.
 const PROGRAM: &str = "gatehouse";

@@ -27,6 +27,8 @@ mod batch;
 pub mod sweep;
 /// The program on interfaces, by pinned links.
 pub mod attach;
+/// Clients on the node itself.
+mod dial;
 /// The program of targets, which takes packets out of tunnels, on their interfaces.
 pub mod decap;
 /// Interfaces' own MACs and MTUs.

@@ -17,13 +17,13 @@ use super::world::{
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
 /// The IPv6 address that goes with an IPv4 one.
-fn six(address: Ipv4Addr) -> Ipv6Addr {
+pub(super) fn six(address: Ipv4Addr) -> Ipv6Addr {
     let [.., subnet, host] = address.octets();
     format!("fd00:0:0:{subnet}::{host}").parse().unwrap()
 }
 
 /// A world with IPv6 in its subnets and on everything in them.
-fn dual() -> World {
+pub(super) fn dual() -> World {
     let mut world = World::new();
     for subnet in world.slice.subnets.values_mut() {
         let [.., number, _] = subnet.router.octets();
@@ -55,7 +55,7 @@ fn return_answers(world: &mut World, address: IpAddr) {
 }
 
 /// A plan with listeners of both protocols on all addresses, and one target.
-fn plan_to(machine: Ipv4Addr, address: IpAddr, mode: Mode, is_dual: bool) -> Plan {
+pub(super) fn plan_to(machine: Ipv4Addr, address: IpAddr, mode: Mode, is_dual: bool) -> Plan {
     let mut plan = plan(&[machine]);
     let node = plan.nodes.values_mut().next().unwrap();
     let (_, mut listener) = node.listeners.pop_first().unwrap();
@@ -80,7 +80,7 @@ fn plan_to(machine: Ipv4Addr, address: IpAddr, mode: Mode, is_dual: bool) -> Pla
 }
 
 /// Tells everybody who connects, or sends a datagram, as whom he is seen.
-fn serve(world: &World, machine: Ipv4Addr, at: IpAddr) {
+pub(super) fn serve(world: &World, machine: Ipv4Addr, at: IpAddr) {
     let at = SocketAddr::new(at, TARGET_PORT);
     let sockets = namespace::within(&world.machine(machine), || (TcpListener::bind(at), UdpSocket::bind(at)));
     let (listener, socket) = sockets.unwrap();

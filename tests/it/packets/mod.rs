@@ -56,5 +56,7 @@ mod decap;
 mod ports;
 /// IPv6, datagrams, and targets that see their clients.
 mod families;
+/// Clients on the node itself, led to targets as they connect.
+mod dial;
 /// Packets captured as they came.
 mod capture;

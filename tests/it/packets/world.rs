@@ -15,7 +15,7 @@ use gatehouse_tests::lab::{name::Name, netns::Netns, wait::Wait};
 use lb_userspace::model::id::{Arn, InstanceId, InterfaceId, SecurityGroupId, SubnetId, VpcId};
 use lb_userspace::model::network::InterfaceOwner;
 use lb_userspace::model::target_group::TargetKey;
-use lb_userspace::network::{Uplink, Virtual, namespace, remove_everything};
+use lb_userspace::network::{Uplink, Virtual, namespace, places, remove_everything};
 use lb_userspace::packet::{
     Balancer, Counters, ListenerPlan, Mode, Options, Plan, Protocol, TargetName, TargetPlan, Verdict, attach,
 };
@@ -112,6 +112,13 @@ impl World {
             groups: vec![SecurityGroupId::from("sg-open".to_owned())],
         };
         self.slice.interfaces.insert(interface_id(address), interface);
+    }
+
+    /// The cgroup for clients on the node, made if it is not there. It goes with the world.
+    pub(super) fn clients(&self) -> PathBuf {
+        let clients = places::clients(self.name.as_str()).expect("cgroups of version 2");
+        std::fs::create_dir_all(&clients).unwrap();
+        clients
     }
 
     pub(super) fn node(&self) -> String {
