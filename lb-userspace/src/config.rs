@@ -117,6 +117,9 @@ pub struct NodeConfig {
     pub new_flows_per_second: Option<NonZeroU32>,
     /// The same for each source address; none is no limit.
     pub new_flows_per_source: Option<NonZeroU32>,
+    /// Whether processes of the cgroup `gatehouse-NAME/clients` on this host are led to targets as they connect to
+    /// network load balancers.
+    pub steer_local_clients: bool,
 }
 
 /// The network.
@@ -283,6 +286,12 @@ impl Config {
         }
         if self.node.flows.is_some_and(|flows| !(FLOWS_MIN..=FLOWS_MAX).contains(&flows)) {
             return refuse("node.flows", "must be between 1,024 and 4,194,304");
+        }
+        if self.node.steer_local_clients && self.network.interfaces().is_none() {
+            return refuse(
+                "node.steer_local_clients",
+                "must be false where the network is virtual: a process of this host is in no VPC, and reaches none of its targets",
+            );
         }
         if self.node.dns_forward.len() > DNS_SERVERS_MAX {
             return refuse("node.dns_forward", "must name at most three servers");
@@ -512,6 +521,20 @@ mod tests {
         for flows in ["0", "1023", "4194305"] {
             assert!(of(flows).unwrap_err().contains("node.flows"), "{flows}");
         }
+    }
+
+    #[test]
+    fn local_clients_are_steered_on_request_and_on_the_hosts_own_network_alone() {
+        let asked = |network: &str| {
+            let text = SMALL.replace("\"virtual\"", network);
+            toml::from_str::<Config>(&format!("{text}\n[node]\nsteer_local_clients = true")).unwrap()
+        };
+        assert!(!toml::from_str::<Config>(SMALL).unwrap().node.steer_local_clients);
+        let on_host = asked("\"host\"\ninterfaces = [\"eth1\"]");
+        on_host.check().unwrap();
+        assert!(on_host.node.steer_local_clients);
+        let error = asked("\"virtual\"").check().unwrap_err().to_string();
+        assert!(error.starts_with("node.steer_local_clients: must be false"), "{error}");
     }
 
     #[test]

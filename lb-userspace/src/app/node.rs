@@ -26,7 +26,7 @@ use crate::model::{
     id::{Arn, VpcId},
     target_group::TargetKey,
 };
-use crate::network::{self, plan::Devices};
+use crate::network::{self, places, plan::Devices};
 use crate::packet::{self, Balancer, Exporter, Limits, Options};
 use crate::proxy::Proxy;
 use crate::registry::Resolver;
@@ -121,7 +121,8 @@ async fn serve(
         new_flows_per_s: config.node.new_flows_per_second.map(NonZeroU32::get),
         new_flows_per_source: config.node.new_flows_per_source.map(NonZeroU32::get),
     };
-    let mut options = Options { limits, ..Options::default() };
+    let clients = config.node.steer_local_clients.then(|| places::clients(&config.name)).flatten();
+    let mut options = Options { limits, clients, ..Options::default() };
     if let Some(flows) = config.node.flows {
         // Two entries each.
         options.flow_entries = flows.saturating_mul(2);

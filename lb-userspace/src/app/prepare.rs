@@ -2,7 +2,7 @@
 //!
 //! The supervisor makes them for its children; under a service manager each unit runs `gatehouse prepare` first.
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::Path;
 
@@ -43,8 +43,26 @@ pub fn role(config: &Config, role: &RoleId) -> Result<(), PrepareError> {
         })?;
         make_directory(&config.bpffs_dir(), 0o755, 0)?;
         make_directory(&config.bpffs_dir().join(vpc.as_str()), 0o700, config.uid_of(role))?;
+        clients(config)?;
     }
     Ok(())
+}
+
+/// The cgroup for clients on this host, if there is to be one.
+fn clients(config: &Config) -> Result<(), PrepareError> {
+    match places::clients(&config.name) {
+        Some(clients) if config.node.steer_local_clients => make_directory(&clients, 0o755, 0),
+        Some(clients) => {
+            // One that an earlier configuration wanted goes, unless somebody is in it: then nothing is attached to it.
+            let _ = fs::remove_dir(clients);
+            Ok(())
+        }
+        None if config.node.steer_local_clients => {
+            tracing::error!("this machine has no cgroups of version 2: local clients are not steered");
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
 fn make_directory(path: &Path, mode: u32, uid: u32) -> Result<(), PrepareError> {

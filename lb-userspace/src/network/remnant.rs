@@ -85,12 +85,30 @@ pub fn remove_pins(appliance: &str, removed: &mut Removed) {
     }
 }
 
-/// Kills every process in this appliance's cgroup and removes it with all below it.
+/// Kills every process in this appliance's cgroup and removes it with all below it. Clients that others started there
+/// go on, outside of it.
 pub fn remove_cgroups(appliance: &str, removed: &mut Removed) {
     if let Some(group) = places::cgroup(appliance).filter(|group| group.exists()) {
+        if let Some((clients, root)) = places::clients(appliance).zip(places::cgroup_mount()) {
+            release(&clients, &root);
+        }
         let killed = fs::write(group.join("cgroup.kill"), "1");
         let outcome = killed.and_then(|()| remove_tree(&group, Instant::now() + LAST_BREATH));
         removed.note(group.display().to_string(), outcome);
+    }
+}
+
+/// Moves the processes of a cgroup, and of those below it, to another.
+fn release(group: &Path, to: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            release(&entry.path(), to);
+        }
+    }
+    let processes = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    for process in processes.lines() {
+        // One that has ended meanwhile is nowhere.
+        let _ = fs::write(to.join("cgroup.procs"), process);
     }
 }
 

@@ -6,6 +6,8 @@ mod world;
 mod addresses;
 /// Other interfaces than one good NIC: two networks that only the host joins, and one without native XDP.
 mod interfaces;
+/// Clients on the host itself.
+mod dial;
 /// What is not ours stays as it was.
 mod neighbourly;
 /// Crashes, reboots, and the end.

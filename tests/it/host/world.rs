@@ -35,6 +35,8 @@ pub(super) struct World {
     pub(super) client: Netns,
     pub(super) target: Netns,
     pub(super) name: Named,
+    /// More lines of the boot configuration's `[node]`.
+    pub(super) node_lines: &'static str,
 }
 
 /// Removes everything that carries the name, last.
@@ -77,7 +79,7 @@ impl World {
             machine.ip(&format!("address add {address} dev {device}")).unwrap();
             machine.ip(&format!("link set {device} up")).unwrap();
         }
-        let world = Self { appliance: None, host, client, target, name };
+        let world = Self { appliance: None, host, client, target, name, node_lines: "" };
         serve(&world.target, TARGET.into(), 80, "target");
         world
     }
@@ -107,7 +109,7 @@ impl World {
         if !binary.exists() {
             appliance::install(&appliance::binary().unwrap(), &directory).unwrap();
         }
-        fs::write(self.boot_file(), boot(&self.name.0, interfaces)).unwrap();
+        fs::write(self.boot_file(), boot(&self.name.0, interfaces, self.node_lines)).unwrap();
         binary
     }
 
@@ -329,7 +331,7 @@ pub(super) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
 }
 
-fn boot(name: &Name, interfaces: &[&str]) -> String {
+fn boot(name: &Name, interfaces: &[&str], node_lines: &str) -> String {
     let directory = name.directory();
     let directory = directory.display();
     format!(
@@ -343,6 +345,7 @@ lanes = "127.0.0.1:8443"
 
 [node]
 workers = 1
+{node_lines}
 
 [network]
 driver = "host"

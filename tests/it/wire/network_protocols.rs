@@ -208,7 +208,7 @@ fn a_target_group_has_aws_s_attributes_and_ours() {
         ("target_group_health.dns_failover.minimum_healthy_targets.percentage", "50"),
         ("target_group_health.unhealthy_state_routing.minimum_healthy_targets.count", "0"),
         ("target_group_health.unhealthy_state_routing.minimum_healthy_targets.percentage", "101"),
-        ("target_health_state.unhealthy.connection_termination.enabled", "false"),
+        ("target_health_state.unhealthy.connection_termination.enabled", "maybe"),
         ("target_health_state.unhealthy.draining_interval_seconds", "-1"),
     ] {
         let error = served.aws.call(ELB, "ModifyTargetGroupAttributes", set(&[(key, bad)])).expect_err(key);
