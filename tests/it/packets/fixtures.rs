@@ -10,7 +10,7 @@ use super::given::{Given, HTTP, Outcome, Runner, Seen};
 use super::host::{HEADROOM, Host};
 use super::kernel::Kernel;
 use super::segment::{ACK, SYN, Segment, client, target};
-use super::{flows, modes, strays};
+use super::{flows, frames, modes, strays};
 
 /// What comes in and what must become of it.
 enum Step {
@@ -302,7 +302,10 @@ fn hex(seen: &Seen) -> String {
 
 /// The whole table.
 pub(super) fn all() -> Vec<Fixture> {
-    [flows::fixtures(), strays::fixtures(), modes::fixtures()].into_iter().flatten().collect()
+    [flows::fixtures(), strays::fixtures(), modes::fixtures(), frames::fixtures()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 #[test]

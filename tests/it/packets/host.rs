@@ -49,6 +49,16 @@ impl Host {
         self.flows.borrow().iter().map(|(key, flow)| (*key, *flow)).collect()
     }
 
+    /// Packets that were dropped, for a reason or for any.
+    pub(super) fn dropped(&self, reason: Option<DropReason>) -> u64 {
+        let drops = self.drops.borrow();
+        drops
+            .iter()
+            .filter(|(own, _)| reason.is_none_or(|reason| reason == **own))
+            .map(|(_, count)| count)
+            .sum()
+    }
+
     fn at_listener(&self, index: u32, add: impl FnOnce(&mut ListenerCounters)) {
         add(self.listeners.borrow_mut().entry(index).or_default());
     }

@@ -14,8 +14,18 @@ mod flows;
 mod strays;
 /// The same table: IPv6, UDP, QUIC, and the other ways to a target.
 mod modes;
+/// The same table: VLAN tags, options, jumbo frames.
+mod frames;
 /// The table through both, and what must hold for all packets.
 mod fixtures;
+/// Frames read whole, by code that shares nothing with the core.
+mod reading;
+/// What must hold for every packet and every way to a target.
+mod properties;
+/// What must hold whatever comes in.
+mod harness;
+/// That on fixtures and what changes make of them.
+mod fuzz;
 /// A VPC with a network load balancer, made by the product's own driver, and a node that balances.
 mod world;
 /// Plans of a load balancer that has both families.

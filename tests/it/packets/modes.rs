@@ -487,7 +487,7 @@ fn direct() -> Vec<Fixture> {
 }
 
 /// What tells a client that its packet does not fit.
-fn too_big(packet: &Segment, mtu: u16) -> Vec<u8> {
+pub(super) fn too_big(packet: &Segment, mtu: u16) -> Vec<u8> {
     let is_v4 = packet.from.0.is_ipv4();
     let quoted = &packet.bytes()[14..14 + if is_v4 { 28 } else { 48 }];
     let mut body = if is_v4 { vec![3, 4, 0, 0] } else { vec![2, 0, 0, 0] };
