@@ -2,9 +2,9 @@
 //! the capabilities that XDP needs, and joins the prober, the packet path, the listeners of userspace and the proxy
 //! over one table of verdicts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -219,6 +219,9 @@ impl Node {
         if self.slice.as_deref() != Some(&slice) {
             tracing::info!("the host's interfaces changed");
             self.apply(Arc::new(slice), received.generation).await;
+        } else {
+            // Its routes may have changed.
+            let _ = self.plan_packets();
         }
     }
 
@@ -262,7 +265,10 @@ impl Node {
     fn plan_packets(&mut self) -> Result<(), String> {
         let Some(slice) = &self.slice else { return Ok(()) };
         let verdicts = Arc::clone(&self.verdicts.borrow());
-        let plan = packet::plan(slice, |group, target| health(slice, &verdicts, group, target));
+        let mut plan = packet::plan(slice, |group, target| health(slice, &verdicts, group, target));
+        if let Some(listed) = &self.listed {
+            plan.routes = ways(&plan, listed);
+        }
         self.balancer.apply(plan).map_err(|error| {
             tracing::error!(error = &error as &dyn Error, "packet path does not follow");
             error.to_string()
@@ -307,6 +313,22 @@ impl Node {
 fn health(slice: &NodeSlice, verdicts: &Verdicts, group: &Arn, target: &TargetKey) -> packet::Verdict {
     let view = slice.target_groups.get(group).and_then(|view| view.targets.get(&target.to_string()));
     view.map_or(packet::Verdict::Unknown, |view| verdicts.health(group, view))
+}
+
+/// The host's ways to targets that are not on the load balancers' networks, by interfaces that may be used.
+fn ways(plan: &packet::Plan, listed: &[String]) -> BTreeMap<IpAddr, network::Route> {
+    let strangers = plan.strangers();
+    if strangers.is_empty() {
+        return BTreeMap::new();
+    }
+    let found = network::devices().and_then(|mut devices| {
+        devices.retain(|device, _| listed.contains(device));
+        network::routes(strangers, &devices)
+    });
+    found.unwrap_or_else(|error| {
+        tracing::error!(error = &error as &dyn Error, "the host's routes cannot be seen");
+        BTreeMap::new()
+    })
 }
 
 fn served(result: Result<(), impl Error + 'static>) -> Result<(), String> {

@@ -23,6 +23,8 @@ mod arp;
 mod record;
 /// The host driver: load balancers' addresses on the host's own interfaces.
 mod host;
+/// Where the host's own routes lead.
+mod routes;
 /// Where the kernel keeps pins and cgroups.
 pub mod places;
 /// The PROXY protocol, version 2, as AWS's load balancers write it.
@@ -36,3 +38,4 @@ pub use host::{HostError, OnHost, Placed, devices, remove_addresses, wait_until_
 pub use namespace::{EnterError, enter};
 pub use plan::Uplink;
 pub use remnant::{Removed, keep_pins, remove_cgroups, remove_everything, remove_namespaces, remove_pins};
+pub use routes::{Route, routes};

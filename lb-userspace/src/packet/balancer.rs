@@ -103,6 +103,8 @@ pub struct Balancer {
     captured: Option<Capture>,
     // Whether maps of other versions, and what a capture pinned, may still be there.
     is_outdated: bool,
+    // Interfaces on the host's ways that could not have the program, which was said.
+    barred: BTreeSet<String>,
 }
 
 impl Balancer {
@@ -155,6 +157,7 @@ impl Balancer {
             capture: None,
             captured: None,
             is_outdated: true,
+            barred: BTreeSet::new(),
         })
     }
 
@@ -350,7 +353,18 @@ impl Balancer {
         for device in self.plan.devices() {
             self.links.attach(program, device)?;
         }
-        let wanted: BTreeSet<&str> = self.plan.devices().map(String::as_str).collect();
+        let beyond = self.plan.beyond();
+        for device in &beyond {
+            // It may be another VPC's, and these targets are all that is lost.
+            if let Err(error) = self.links.attach(program, device)
+                && self.barred.insert((*device).clone())
+            {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(device, error, "targets behind this interface are not reached");
+            }
+        }
+        self.barred.retain(|device| beyond.contains(device) && !self.links.attached().contains_key(device));
+        let wanted: BTreeSet<&str> = self.plan.devices().chain(beyond).map(String::as_str).collect();
         self.links.keep_only(|device| wanted.contains(device));
         // No link has a program of an earlier process any more.
         if std::mem::take(&mut self.is_outdated) {
@@ -407,7 +421,7 @@ impl Balancer {
     }
 
     fn has_device_changed(&self) -> bool {
-        self.plan.devices().any(|device| {
+        self.plan.devices().chain(self.plan.beyond()).any(|device| {
             let now = nix::net::if_::if_nametoindex(device.as_str()).ok();
             self.links.attached().get(device).copied() != now
         })

@@ -13,6 +13,7 @@ use lb_common::wire::protocol;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{id::Arn, target_group::TargetKey};
+use crate::network::Route;
 pub use crate::snapshot::spread::Health as Verdict;
 
 /// What the packet path should be. Values only: whatever is not in it is removed.
@@ -20,6 +21,8 @@ pub use crate::snapshot::spread::Health as Verdict;
 pub struct Plan {
     /// Load balancers' interfaces by their IPv4 addresses: on a host's own network some share a device.
     pub nodes: BTreeMap<IpAddr, NodePlan>,
+    /// The host's own ways to targets that are in none of the load balancers' subnets.
+    pub routes: BTreeMap<IpAddr, Route>,
 }
 
 /// One interface of a network load balancer.
@@ -175,17 +178,17 @@ impl Plan {
         let nearest = self.nearest(from, target.address);
         let has_more = target.mode == Mode::Nat && target.address.is_ipv4();
         let more = nearest.filter(|_| has_more).into_iter().flat_map(|(node, first)| {
-            node.secondary.iter().map(move |(via, device)| Reach {
-                device: device.as_str(),
-                via: *via,
-                ..first
+            node.secondary.iter().map(move |(via, own)| {
+                // Beyond another interface of the host's, all are sent by that one.
+                let device = if first.device == node.device { own.as_str() } else { first.device };
+                Reach { device, via: *via, ..first }
             })
         });
         nearest.map(|(_, first)| first).into_iter().chain(more)
     }
 
     /// How the node with this IPv4 address reaches another: directly, or by another interface of its load balancer that is
-    /// in the address's subnet, or by its own router. `None` if it has nothing of the address's family.
+    /// in the address's subnet, or as the host does, or by its own router. `None` if it has nothing of the address's family.
     pub fn reach(&self, from: IpAddr, address: IpAddr) -> Option<Reach<'_>> {
         self.nearest(from, address).map(|(_, reach)| reach)
     }
@@ -200,7 +203,14 @@ impl Plan {
         let beside = [node].into_iter().chain(siblings).find_map(|one| Some((one, direct(one)?)));
         let (by, (via, next_hop)) = match beside {
             Some(found) => found,
-            None => node.side(address).map(|side| (node, (side.address, side.router)))?,
+            None => {
+                let side = node.side(address)?;
+                let Some(Route { device, next_hop }) = self.routes.get(&address) else {
+                    let (device, via, next_hop) = (&node.device, side.address, side.router);
+                    return Some((node, Reach { device, via, next_hop }));
+                };
+                return Some((node, Reach { device, via: side.address, next_hop: *next_hop }));
+            }
         };
         Some((by, Reach { device: &by.device, via, next_hop }))
     }
@@ -210,6 +220,22 @@ impl Plan {
         self.nodes
             .iter()
             .flat_map(|(own, node)| node.listeners.iter().map(move |(name, listener)| (*own, name, listener)))
+    }
+
+    /// Addresses of targets that are in none of the load balancers' subnets.
+    pub fn strangers(&self) -> BTreeSet<IpAddr> {
+        let is_inside = |address: &IpAddr| {
+            let mut sides = self.nodes.values().filter_map(|node| node.side(*address));
+            sides.any(|side| side.subnet.contains(address))
+        };
+        let targets = self.listeners().flat_map(|(_, _, listener)| listener.targets.values());
+        targets.map(|target| target.address).filter(|address| !is_inside(address)).collect()
+    }
+
+    /// The devices that only the host's own ways to targets lead by.
+    pub fn beyond(&self) -> BTreeSet<&String> {
+        let own: BTreeSet<&String> = self.devices().collect();
+        self.routes.values().map(|route| &route.device).filter(|device| !own.contains(device)).collect()
     }
 
     /// The devices of all interfaces.
@@ -340,6 +366,7 @@ mod tests {
                 .into_iter()
                 .map(|node| (node.ipv4.address, node))
                 .collect(),
+            ..Plan::default()
         };
         let is = |from, to, device: &str, via: &str, hop: &str| {
             let found = reached(&plan, from, to);
@@ -361,6 +388,7 @@ mod tests {
                 .into_iter()
                 .map(|node| (node.ipv4.address, node))
                 .collect(),
+            ..Plan::default()
         };
         let own: IpAddr = "10.0.1.4".parse().unwrap();
         let more: IpAddr = "10.0.2.5".parse().unwrap();
@@ -386,5 +414,28 @@ mod tests {
         assert_eq!(ways("10.0.2.20", Mode::Ipip), [way("b", "10.0.2.4")]);
         assert_eq!(ways("fd00:0:0:2::20", Mode::Nat), [way("b", "fd00:0:0:2::4")]);
         assert_eq!(ways("10.0.1.20", Mode::Nat), [way("a", "10.0.1.4")]);
+    }
+
+    #[test]
+    fn a_target_in_no_subnet_of_ours_is_reached_as_the_host_reaches_it() {
+        let mut plan = Plan {
+            nodes: [node("one", 1, false)].into_iter().map(|node| (node.ipv4.address, node)).collect(),
+            ..Plan::default()
+        };
+        let is = |plan: &Plan, to, device: &str, hop: &str| {
+            let found = reached(plan, "a", to);
+            assert_eq!(found, Some((device.to_owned(), "10.0.1.4".to_owned(), hop.to_owned())), "to {to}");
+        };
+        is(&plan, "10.0.7.20", "a", "10.0.1.1");
+        let route =
+            |device: &str, hop: &str| Route { device: device.to_owned(), next_hop: hop.parse().unwrap() };
+        plan.routes.insert("10.0.7.20".parse().unwrap(), route("z", "10.0.7.20"));
+        plan.routes.insert("10.0.8.20".parse().unwrap(), route("a", "10.0.1.9"));
+        is(&plan, "10.0.7.20", "z", "10.0.7.20");
+        is(&plan, "10.0.8.20", "a", "10.0.1.9");
+        // What is on the wire is reached there, whatever the host would do.
+        plan.routes.insert("10.0.1.20".parse().unwrap(), route("z", "10.0.7.1"));
+        is(&plan, "10.0.1.20", "a", "10.0.1.20");
+        assert_eq!(plan.beyond(), [&"z".to_owned()].into());
     }
 }

@@ -4,6 +4,8 @@
 mod world;
 /// Addresses: chosen, answered for, announced, refused.
 mod addresses;
+/// Targets beyond another interface.
+mod ways;
 /// Other interfaces than one good NIC: two networks that only the host joins, and one without native XDP.
 mod interfaces;
 /// Clients on the host itself.

@@ -213,16 +213,15 @@ impl Vpc {
         Self { id: text(&made["Vpc"]["VpcId"]), aws }
     }
 
-    /// A group with the target's address on eth1's network.
-    fn targets(&self, name: &str) -> String {
+    /// A group with one address.
+    fn targets(&self, name: &str, target: Ipv4Addr) -> String {
         let group = json!({
             "Name": name, "Protocol": "TCP", "Port": 80, "VpcId": self.id, "TargetType": "ip",
             "HealthCheckIntervalSeconds": 5, "HealthCheckTimeoutSeconds": 2, "HealthyThresholdCount": 2,
         });
         let made = self.aws.call("elbv2", "CreateTargetGroup", group).unwrap();
         let group = text(&made["TargetGroups"][0]["TargetGroupArn"]);
-        let targets =
-            json!({"TargetGroupArn": group, "Targets": [{"Id": Ipv4Addr::from(TARGET), "Port": 80}]});
+        let targets = json!({"TargetGroupArn": group, "Targets": [{"Id": target, "Port": 80}]});
         self.aws.call("elbv2", "RegisterTargets", targets).unwrap();
         group
     }
@@ -233,24 +232,31 @@ impl Vpc {
         text(&self.aws.call("ec2", "CreateSubnet", input).unwrap()["Subnet"]["SubnetId"])
     }
 
-    /// A network load balancer with one listener, once it is no longer provisioning.
+    /// A network load balancer with one listener to the target on eth1's network, once it is no longer provisioning.
     pub(super) fn balancer(&self, name: &str, mapping: Value, port: u16) -> Balancer {
+        self.balancer_to(name, mapping, port, TARGET.into())
+    }
+
+    /// The same to a target of this address.
+    pub(super) fn balancer_to(&self, name: &str, mapping: Value, port: u16, target: Ipv4Addr) -> Balancer {
         let input =
             json!({"Name": name, "Type": "network", "Scheme": "internal", "SubnetMappings": [mapping]});
         let made = self.aws.call("elbv2", "CreateLoadBalancer", input).unwrap();
         let arn = text(&made["LoadBalancers"][0]["LoadBalancerArn"]);
+        let group = self.targets(name, target);
         let listener = json!({
             "LoadBalancerArn": arn, "Protocol": "TCP", "Port": port,
-            "DefaultActions": [{"Type": "forward", "TargetGroupArn": self.targets(name)}],
+            "DefaultActions": [{"Type": "forward", "TargetGroupArn": group}],
         });
         self.aws.call("elbv2", "CreateListener", listener).unwrap();
-        Balancer { arn }.settled(&self.aws)
+        Balancer { arn, group }.settled(&self.aws)
     }
 }
 
-/// A load balancer.
+/// A load balancer, and the group behind it.
 pub(super) struct Balancer {
     pub(super) arn: String,
+    pub(super) group: String,
 }
 
 impl Balancer {

@@ -181,7 +181,7 @@ pub(super) fn plan(mode: Mode, listeners: &[(IpAddr, IpAddr)]) -> Plan {
         secondary: BTreeMap::new(),
         listeners: listeners.iter().map(|(address, target)| listener(mode, *address, *target)).collect(),
     };
-    Plan { nodes: [(BALANCER4, node)].into() }
+    Plan { nodes: [(BALANCER4, node)].into(), ..Plan::default() }
 }
 
 fn listener(mode: Mode, address: IpAddr, target: IpAddr) -> (ListenerName, ListenerPlan) {

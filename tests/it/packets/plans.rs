@@ -52,5 +52,5 @@ pub(super) fn node(listeners: impl IntoIterator<Item = (ListenerName, ListenerPl
         secondary: BTreeMap::new(),
         listeners: listeners.into_iter().collect(),
     };
-    Plan { nodes: [(BALANCER.into(), node)].into() }
+    Plan { nodes: [(BALANCER.into(), node)].into(), ..Plan::default() }
 }

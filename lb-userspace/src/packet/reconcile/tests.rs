@@ -73,7 +73,7 @@ fn plan(targets: &[(IpAddr, Verdict)]) -> Plan {
         secondary: BTreeMap::new(),
         listeners: [(at(80), listener)].into(),
     };
-    Plan { nodes: [(BALANCER, node)].into() }
+    Plan { nodes: [(BALANCER, node)].into(), ..Plan::default() }
 }
 
 fn listener_of(plan: &mut Plan) -> &mut ListenerPlan {
