@@ -191,13 +191,14 @@ impl Tables for Maps {
     fn next_port(&self) -> Option<PortBe> {
         let cursor = maps::PORTS.get_ptr_mut(0)?;
         // SAFETY: this CPU's own element; XDP programs of one CPU do not interrupt each other.
-        unsafe {
-            let offset = (*cursor).next;
-            if (*cursor).span == 0 {
-                return None;
-            }
-            (*cursor).next = if offset + 1 >= (*cursor).span { 0 } else { offset + 1 };
-            Some(PortBe::new((*cursor).first + offset))
+        unsafe { (*cursor).take() }
+    }
+
+    #[inline(always)]
+    fn skip_ports(&self) {
+        if let Some(cursor) = maps::PORTS.get_ptr_mut(0) {
+            // SAFETY: as above.
+            unsafe { (*cursor).skip() }
         }
     }
 

@@ -197,7 +197,7 @@ const _: () = assert!(size_of::<SynBudget>() == 8);
 
 /// A CPU's own range of NAT source ports, in host byte order: no two CPUs try the same port.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct PortCursor {
     /// First port.
     pub first: u16,
@@ -209,6 +209,34 @@ pub struct PortCursor {
     pub pad: u16,
 }
 const _: () = assert!(size_of::<PortCursor>() == 8);
+
+impl PortCursor {
+    /// The next port to try; none if this CPU has none.
+    #[inline(always)]
+    pub fn take(&mut self) -> Option<PortBe> {
+        if self.span == 0 {
+            return None;
+        }
+        let port = self.first.wrapping_add(self.next);
+        self.advance(1);
+        Some(PortBe::new(port))
+    }
+
+    /// Leaves a run of ports that are taken, as those of flows are that began one after another and last.
+    #[inline(always)]
+    pub fn skip(&mut self) {
+        self.advance(self.span / SKIPS);
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, by: u16) {
+        let left = self.span.wrapping_sub(self.next);
+        self.next = if by < left { self.next.wrapping_add(by) } else { by.wrapping_sub(left) };
+    }
+}
+
+/// After so many skips every part of a range was tried.
+const SKIPS: u16 = 8;
 
 /// A datagram in fragments.
 #[repr(C, align(8))]

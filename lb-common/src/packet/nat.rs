@@ -50,6 +50,9 @@ where
             return Err(DropReason::FlowTableFull);
         }
         tries += 1;
+        if tries > 1 || !is_kept {
+            at.tables.skip_ports();
+        }
         let next = if !preserves && tries < PORT_TRIES { at.tables.next_port() } else { None };
         let Some(next) = next else { return Err(DropReason::PortsExhausted) };
         draft_reply::<F, G>(frame, place, next, at.ingress, draft);

@@ -94,6 +94,8 @@ pub trait Tables: FamilyTables<V4> + FamilyTables<V6> {
     fn server_id(&self, key: &ServerIdKey) -> Option<u16>;
     /// The next source port of this CPU's range.
     fn next_port(&self) -> Option<PortBe>;
+    /// Has the next port be one far from the last.
+    fn skip_ports(&self);
     /// Counts one new flow of this CPU in `tick`, for a listener or for all; how many there were in the tick, this one
     /// included.
     fn spend_syn(&self, whose: Budget, tick: u32) -> u32;

@@ -234,11 +234,10 @@ impl Maps {
         Ok(self.ports.set(0, cursors, 0)?)
     }
 
-    /// The source port that the first CPU tries next.
-    pub(super) fn first_port(&self) -> u16 {
+    /// The source ports that the first CPU tries; none if that cannot be read.
+    pub(super) fn first_ports(&self) -> PortCursor {
         let cursors = self.ports.get(&0, 0).ok();
-        let cursor = cursors.as_ref().and_then(|cpus| cpus.iter().next());
-        cursor.map_or(FIRST_NAT_PORT, |cursor| cursor.first.saturating_add(cursor.next))
+        cursors.as_ref().and_then(|cpus| cpus.iter().next().copied()).unwrap_or_default()
     }
 
     /// New flows in `tick`, on the CPU that had most.

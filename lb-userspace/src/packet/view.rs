@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use aya::maps::lpm_trie::Key;
 use lb_common::abi::{
     DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerKey, NO_RING,
-    NO_TARGET, PortBe, Pulse, RING_SIZE, ServerIdKey, SourceKey, Target, direction, listener_flags, state,
-    target_state,
+    NO_TARGET, PortBe, PortCursor, Pulse, RING_SIZE, ServerIdKey, SourceKey, Target, direction,
+    listener_flags, state, target_state,
 };
 use lb_common::packet::{Budget, Draft, FamilyTables, InsertError, Note, Tables, V4, V6};
 use lb_common::wire::Window;
@@ -53,7 +53,7 @@ pub(super) struct View<'a> {
     states: &'a BTreeMap<u32, Listener>,
     targets: BTreeMap<u16, Target>,
     pulse: Pulse,
-    next_port: Cell<u16>,
+    ports: Cell<PortCursor>,
     draft: Draft<Ipv4Be>,
     draft6: Draft<Ipv6Be>,
     note: Cell<Note>,
@@ -70,7 +70,7 @@ impl<'a> View<'a> {
             states: &ledger.states,
             targets: ledger.targets.values().map(|slot| (slot.index, slot.entry)).collect(),
             pulse,
-            next_port: Cell::new(maps.first_port()),
+            ports: Cell::new(maps.first_ports()),
             draft: draft(Ipv4Be(0)),
             draft6: draft(Ipv6Be([0; 4])),
             note: Cell::new(Note { listener: 0, target: 0, is_stateless: 0 }),
@@ -319,10 +319,18 @@ impl Tables for View<'_> {
     }
 
     fn next_port(&self) -> Option<PortBe> {
-        let port = self.next_port.get();
-        self.next_port.set(port.wrapping_add(1));
-        self.note_step(format!("source port {port} of the first CPU's is tried"));
-        Some(PortBe::new(port))
+        let mut ports = self.ports.get();
+        let port = ports.take();
+        self.ports.set(ports);
+        let told = port.map_or_else(|| "none".to_owned(), |port| port.number().to_string());
+        self.note_step(format!("source port {told} of the first CPU's is tried"));
+        port
+    }
+
+    fn skip_ports(&self) {
+        let mut ports = self.ports.get();
+        ports.skip();
+        self.ports.set(ports);
     }
 
     fn spend_syn(&self, whose: Budget, tick: u32) -> u32 {

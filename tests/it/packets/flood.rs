@@ -1,7 +1,13 @@
 //! SYNs of nobody, more than anybody wants: connections go on, and what a flood takes is bounded by count and by time.
 
-use lb_common::abi::DropReason;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use lb_common::abi::{DropReason, FIRST_NAT_PORT, LAST_NAT_PORT};
+use lb_userspace::network::namespace::within;
 use lb_userspace::packet::{Limits, ListenerPlan, Options, Plan, Protocol};
+
+use socket2::{Domain, Socket, Type};
 
 use super::plans::{self, at, healthy, listener};
 use super::raw::Raw;
@@ -108,6 +114,38 @@ fn one_source_may_begin_so_many_flows_and_others_begin_theirs() {
     assert!(node.drops(DropReason::SourceLimit) > 1_500, "{:#?}", node.counters());
 }
 
+#[test]
+fn a_run_of_taken_source_ports_is_left_at_once() {
+    let world = world();
+    let limits = Limits { new_flows_per_s: Some(1_000_000), ..Limits::default() };
+    let node = world.start_node_with(Options { limits, ..Options::default() });
+    node.apply(plan(Some(1_000_000)));
+    let raw = Raw::new(&world, CLIENT);
+    // Each of them keeps its port towards the target: the first of every CPU's range are taken.
+    let cpus = u16::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
+    let span = (LAST_NAT_PORT - FIRST_NAT_PORT + 1) / cpus;
+    for first in (0..cpus).map(|cpu| FIRST_NAT_PORT + cpu * span) {
+        for port in first..first + 1_000 {
+            raw.syn(port, port, BALANCER, PORT);
+        }
+    }
+    // Not one that a flow may keep: it is given one of those ranges, and not after a SYN that got none.
+    for port in LAST_NAT_PORT + 1..LAST_NAT_PORT + 11 {
+        let begun = Instant::now();
+        let socket = within(&world.machine(CLIENT), || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.bind(&SocketAddr::from(([0; 4], port)).into())?;
+            socket.connect_timeout(&SocketAddr::from((BALANCER, PORT)).into(), Duration::from_secs(5))?;
+            Ok::<_, std::io::Error>(socket)
+        });
+        assert!(socket.unwrap().is_ok(), "{:#?}", node.counters());
+        assert!(begun.elapsed() < SYN_REPEATED, "{port}: {:?}: {:#?}", begun.elapsed(), node.counters());
+    }
+    assert_eq!(node.drops(DropReason::PortsExhausted), 0);
+}
+
+/// A SYN is sent again after a second (RFC 6298, §2).
+const SYN_REPEATED: Duration = Duration::from_secs(1);
 /// Another listener's port.
 const OTHER: u16 = 81;
 /// SYNs between two looks at the connections.

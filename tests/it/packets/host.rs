@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use lb_common::abi::{
     DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters,
-    ListenerKey, PortBe, Pulse, ServerIdKey, SourceKey, Target, TargetCounters,
+    ListenerKey, PortBe, PortCursor, Pulse, ServerIdKey, SourceKey, Target, TargetCounters,
 };
 use lb_common::packet::{Budget, Draft, FamilyTables, InsertError, Note, Tables, V4, V6, Verdict, steer};
 use lb_common::wire::Window;
@@ -25,7 +25,7 @@ pub(super) struct Host {
     note: Cell<Note>,
     fragments: RefCell<HashMap<FragmentKey<Ipv4Be>, FragmentPorts>>,
     fragments6: RefCell<HashMap<FragmentKey<Ipv6Be>, FragmentPorts>>,
-    next_port: Cell<u16>,
+    ports: Cell<PortCursor>,
     budgets: RefCell<HashMap<Option<u32>, (u32, u32)>>,
     source_budgets: RefCell<HashMap<IpAddr, (u32, u32)>>,
     listeners: RefCell<BTreeMap<u32, ListenerCounters>>,
@@ -76,7 +76,7 @@ impl Runner for Host {
         *self = Self { given: given.clone(), ..Self::default() };
         self.flows = RefCell::new(given.flows.iter().copied().collect());
         self.flows6 = RefCell::new(given.flows6.iter().copied().collect());
-        self.next_port.set(given.ports.next);
+        self.ports.set(given.ports);
     }
 
     fn change(&mut self, given: &Given) {
@@ -260,9 +260,16 @@ impl Tables for Host {
     }
 
     fn next_port(&self) -> Option<PortBe> {
-        let offset = self.next_port.get();
-        self.next_port.set((offset + 1) % self.given.ports.span);
-        Some(PortBe::new(self.given.ports.first + offset))
+        let mut ports = self.ports.get();
+        let port = ports.take();
+        self.ports.set(ports);
+        port
+    }
+
+    fn skip_ports(&self) {
+        let mut ports = self.ports.get();
+        ports.skip();
+        self.ports.set(ports);
     }
 
     fn spend_syn(&self, budget: Budget, tick: u32) -> u32 {

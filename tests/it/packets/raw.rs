@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use gatehouse_tests::lab::netns::command_in;
 use lb_userspace::network::namespace::within;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -13,6 +14,10 @@ pub(super) struct Raw(Socket);
 
 impl Raw {
     pub(super) fn new(world: &World, machine: Ipv4Addr) -> Self {
+        // The kernel would follow each, and put their fragments together.
+        let rules = "table ip raw { chain out { type filter hook output priority -450; ip saddr 198.18.0.0/15 notrack; }; }";
+        let done = command_in(&world.machine(machine), "nft").arg(rules).status().unwrap();
+        assert!(done.success(), "{rules}");
         let open = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPPROTO_RAW)));
         Self(within(&world.machine(machine), open).unwrap().unwrap())
     }
@@ -25,6 +30,13 @@ impl Raw {
     /// A SYN of nobody.
     pub(super) fn syn(&self, number: u16, port: u16, to: Ipv4Addr, to_port: u16) {
         self.send(&Self::packet(number, port, to, to_port, segment::SYN));
+    }
+
+    /// A fragment of somebody's datagram; `offset` is in units of eight bytes.
+    pub(super) fn fragment(&self, id: u16, offset: u16, to: Ipv4Addr, to_port: u16) {
+        let more = 0x2000;
+        let fragment = Self::packet(id, 5_000, to, to_port, 0).datagram(&[1; 64]);
+        self.send(&fragment.with(|one| (one.id, one.fragment) = (id, more | offset)));
     }
 
     fn packet(number: u16, port: u16, to: Ipv4Addr, to_port: u16, flags: u8) -> Segment {
