@@ -44,6 +44,31 @@ fn killed_nodes_break_nothing_that_carries_data() {
 }
 
 #[test]
+fn a_load_balancer_that_becomes_dual_stack_and_back_breaks_nothing() {
+    let world = World::start();
+    for target in &world.targets {
+        let own = at(target.address, TRAFFIC_PORT);
+        echo_streams_within(&target.namespace, own);
+        echo_datagrams_within(&target.namespace, own);
+    }
+    let balancer = balanced(&world);
+    let to = balancer.addresses.map(|address| at(address, 80));
+    let traffic = Traffic::streams(&world.client.namespace, &to).datagrams(&world.client.namespace, &to);
+    traffic.goes_on("at first");
+    for kind in ["dualstack", "ipv4", "dualstack"] {
+        let input = json!({"LoadBalancerArn": balancer.arn, "IpAddressType": kind});
+        world.must("elbv2", "SetIpAddressType", input);
+        let addresses = world.addresses6("edge");
+        assert_eq!(addresses.len(), if kind == "ipv4" { 0 } else { 2 });
+        for address in addresses {
+            until("a connection by IPv6", || world.connect(at(address, 80)).is_ok());
+        }
+        traffic.goes_on(&format!("as {kind}"));
+    }
+    traffic.stop();
+}
+
+#[test]
 fn an_appliance_that_finds_maps_of_another_version_says_so_and_serves() {
     let mut world = World::start();
     world.serve();

@@ -104,17 +104,29 @@ impl World {
             json!({"Name": name, "Type": "network", "Scheme": "internal", "Subnets": self.subnets});
         merge(&mut input, more);
         let made = self.must("elbv2", "CreateLoadBalancer", input)["LoadBalancers"][0].clone();
+        let interfaces = self.interfaces(name);
+        let address = |at: usize| text(&interfaces[at]["PrivateIpAddress"]).parse().unwrap();
+        Balancer {
+            arn: text(&made["LoadBalancerArn"]),
+            addresses: [address(0), address(1)],
+            ipv6: self.addresses6(name),
+        }
+    }
+
+    /// A load balancer's interfaces in order of their zones.
+    fn interfaces(&self, name: &str) -> Vec<Value> {
         let filters = json!([{"Name": "description", "Values": [format!("ELB net/{name}/*")]}]);
         let found = self.must("ec2", "DescribeNetworkInterfaces", json!({"Filters": filters}));
         let mut interfaces = found["NetworkInterfaces"].as_array().unwrap().clone();
         interfaces.sort_by_key(|one| text(&one["AvailabilityZone"]));
-        let address = |at: usize| text(&interfaces[at]["PrivateIpAddress"]).parse().unwrap();
-        let sixes = interfaces.iter().filter_map(|one| one["Ipv6Addresses"][0]["Ipv6Address"].as_str());
-        Balancer {
-            arn: text(&made["LoadBalancerArn"]),
-            addresses: [address(0), address(1)],
-            ipv6: sixes.map(|address| address.parse().unwrap()).collect(),
-        }
+        interfaces
+    }
+
+    /// Its IPv6 addresses now.
+    pub(super) fn addresses6(&self, name: &str) -> Vec<Ipv6Addr> {
+        let all = self.interfaces(name);
+        let own = all.iter().filter_map(|one| one["Ipv6Addresses"][0]["Ipv6Address"].as_str());
+        own.map(|address| address.parse().unwrap()).collect()
     }
 
     /// A target group without targets.

@@ -181,6 +181,24 @@ fn flows_of_a_target_that_terminates_are_reset_when_it_is_gone() {
 }
 
 #[test]
+fn an_idle_connection_is_reset_when_it_speaks_again_and_not_before() {
+    let world = World::new();
+    world.serve(NEAR);
+    let node = world.start_node();
+    node.apply(plan(&[NEAR]));
+    let [mut silent, mut lively] = [(); 2].map(|()| world.connect(CLIENT, BALANCER, PORT).unwrap());
+    silent.ask().unwrap();
+    lively.ask().unwrap();
+    node.pass(340);
+    lively.ask().unwrap();
+    node.pass(15);
+    node.until_flows(1);
+    assert_eq!(node.counters().listeners[0].counters.resets, 0, "nobody asked");
+    assert_eq!(silent.ask().unwrap_err().kind(), ErrorKind::ConnectionReset);
+    lively.ask().unwrap();
+}
+
+#[test]
 fn security_groups_admit_by_source() {
     let world = World::new();
     world.serve(NEAR);

@@ -56,9 +56,9 @@ fn many_flows_find_both_targets_and_each_stays_with_its_own() {
     assert!(shares.len() == 2 && shares.values().all(|share| *share > 100), "{shares:?}");
     node.apply(plan(&[FAR]));
     for (talker, target) in talkers.iter().zip(&first) {
-        assert_eq!(talker.ask(b"second").unwrap(), *target);
+        assert_eq!(talker.ask(b"second").unwrap(), *target, "a target that is gone keeps its flows");
     }
-    // Flows of one that terminates find another target: UDP has no other way to hear that it is gone.
+    // Unless it terminates them. UDP has no other way to hear of it: its clients find another.
     let mut terminates = plan(&[NEAR, FAR]);
     for listener in terminates.nodes.values_mut().flat_map(|node| node.listeners.values_mut()) {
         listener.targets.values_mut().for_each(|target| target.terminates = true);
@@ -146,6 +146,29 @@ fn a_datagram_that_fits_no_frame_goes_in_fragments_both_ways() {
 }
 
 #[test]
+fn a_flood_of_fragments_takes_no_more_room_and_whole_datagrams_go_on() {
+    let world = World::new();
+    echo_datagrams(&world, NEAR, TARGET_PORT);
+    let limits = Limits { new_flows_per_s: Some(200), ..Limits::default() };
+    let node = world.start_node_with(Options { limits, ..Options::default() });
+    node.apply(plan(&[NEAR]));
+    let talker = Talker::new(&world, CLIENT, BALANCER, PORT);
+    let payload = [7; 20_000];
+    assert_eq!(talker.ask(&payload).unwrap(), NEAR);
+    let flood = Raw::new(&world, CLIENT);
+    for round in 0..10 {
+        for id in round * 1_000..(round + 1) * 1_000 {
+            // A later fragment of nobody, and a first one of whom nothing follows.
+            flood.fragment(id, 100, BALANCER, PORT);
+            flood.fragment(id, 0, BALANCER, PORT);
+        }
+        assert_eq!(talker.ask(&payload).unwrap(), NEAR, "{:#?}", node.counters());
+    }
+    assert!(node.drops(DropReason::Fragment) >= 10_000, "{:#?}", node.counters());
+    assert!(node.drops(DropReason::SynFlood) >= 5_000, "{:#?}", node.counters());
+}
+
+#[test]
 fn a_datagram_to_a_port_where_nobody_listens_is_refused_by_the_target_in_the_clients_terms() {
     let world = World::new();
     let node = world.start_node();
@@ -162,24 +185,32 @@ fn a_flood_takes_the_room_it_may_and_conversations_go_on() {
     echo_datagrams(&world, NEAR, TARGET_PORT);
     let limits = Limits { new_flows_per_s: Some(200), ..Limits::default() };
     let node = world.start_node_with(Options { limits, ..Options::default() });
-    node.apply(plan(&[NEAR]));
+    // The far target listens to nobody.
+    let mut plan = plan(&[NEAR]);
+    let silent = (at(BALANCER, SILENT, Protocol::Udp), listener(healthy(&[FAR])));
+    plan.nodes.values_mut().for_each(|node| node.listeners.extend([silent.clone()]));
+    node.apply(plan);
     let talker = Talker::new(&world, CLIENT, BALANCER, PORT);
     assert_eq!(talker.ask(b"before").unwrap(), NEAR);
     let flood = Raw::new(&world, CLIENT);
     for burst in 0..10_u16 {
         for port in 0..1_000 {
-            flood.datagram(port % 251, 1_024 + burst * 1_000 + port, BALANCER, PORT);
+            flood.datagram(port % 251, 1_024 + burst * 1_000 + port, BALANCER, SILENT);
         }
         assert_eq!(talker.ask(b"meanwhile").unwrap(), NEAR);
     }
     let counters = node.counters();
-    let listener = &counters.listeners[0].counters;
+    let listener = counters.listeners.iter().find(|one| one.name.port == SILENT).unwrap();
+    let listener = &listener.counters;
     let refused = node.drops(DropReason::SynFlood);
     // Seconds may change while it lasts, and each has its own allowance on each CPU.
     assert!(refused >= 5_000 && listener.rejected >= refused, "{counters:#?}");
-    assert_eq!(listener.new_flows - 1 + refused, 10_000, "{counters:#?}");
+    assert_eq!(listener.new_flows + refused, 10_000, "{counters:#?}");
     // Whom nobody answered makes room soon; a conversation stays.
     node.pass(15);
     node.until_flows(1);
     assert_eq!(talker.ask(b"after").unwrap(), NEAR);
 }
+
+/// The port of a listener whose target answers nobody.
+const SILENT: u16 = 81;
