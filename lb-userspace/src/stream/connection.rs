@@ -29,13 +29,26 @@ pub(super) async fn serve(
     let flow = &listed.flow;
     let counters = &*end.counters;
     let _active = counters.begin();
-    let ends = tokio::select! {
-        biased;
-        () = flow.over() => return,
-        // In a box that is gone afterwards: handshakes take far more room than what follows them.
-        ends = Box::pin(prepare(stream, client, &listener, &end, flow, &shared)) => ends,
+    // In boxes that are gone afterwards: handshakes take far more room than what follows them.
+    let client_end = match &listener.tls {
+        None => Some(End::Plain(stream)),
+        Some(tls) => tokio::select! {
+            biased;
+            // A client whose handshake breaks off cannot take that for an answer.
+            () = flow.over() => return,
+            end = Box::pin(shake(stream, client, tls, &listener, counters, &shared)) => end,
+        },
     };
-    let Some((mut client_end, mut target_end)) = ends else { return };
+    let Some(mut client_end) = client_end else { return };
+    let target_end = tokio::select! {
+        biased;
+        () = flow.over() => {
+            counters.resets.inc();
+            None
+        }
+        end = Box::pin(reach(&client_end, client, &listener, &end, flow, &shared)) => end,
+    };
+    let Some(mut target_end) = target_end else { return client_end.reset() };
     let idle = listener.idle_timeout;
     let load_balancer = &listener.load_balancer;
     let moved = |count| {
@@ -64,32 +77,26 @@ pub(super) async fn serve(
     target_end.reset();
 }
 
-/// Both ends, ready for bytes; `None` when there is no connection, and the client knows.
-async fn prepare(
-    stream: TcpStream,
+/// A target's end, ready for bytes; `None` when there is none.
+async fn reach(
+    client_end: &End,
     client: SocketAddr,
     listener: &Listener,
     end: &ListenerEnd,
     flow: &Flow,
     shared: &Shared,
-) -> Option<(End, End)> {
-    let counters = &*end.counters;
-    let client_end = match &listener.tls {
-        None => End::Plain(stream),
-        Some(tls) => shake(stream, client, tls, listener, counters, shared).await?,
-    };
+) -> Option<End> {
     let ends = Ends { client, listener: flow.listener, alpn: client_end.alpn() };
     match dial(shared, listener, end, flow, ends).await {
         Ok(target_end) => {
             flow.touch();
-            Some((client_end, target_end))
+            Some(target_end)
         }
         Err(error) => {
             let load_balancer = &listener.load_balancer;
             tracing::debug!(load_balancer, %client, error = &error as &dyn Error, "a connection found no target");
-            counters.reject();
-            counters.resets.inc();
-            client_end.reset();
+            end.counters.reject();
+            end.counters.resets.inc();
             None
         }
     }

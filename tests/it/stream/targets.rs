@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::{Ipv6Addr, SocketAddr, TcpListener},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -274,6 +275,25 @@ fn a_listener_that_is_gone_takes_its_connections_along() {
     stage.apply();
     assert!(ends(&mut client), "XDP passes no packets of a port without a listener");
     assert!(connect_tls(stage.address(), "a.test", &[]).is_err());
+}
+
+#[test]
+fn a_connection_that_is_cut_off_before_it_had_a_target_is_reset() {
+    let mut stage = Stage::header();
+    let (said, heard) = mpsc::channel();
+    // Takes the connection, and never shakes hands.
+    let target = Target::start(stage.ip(2), move |mut stream| {
+        said.send(()).unwrap();
+        while stream.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
+    });
+    stage.group("main", "TLS", &[target.address]);
+    stage.apply();
+    let mut client = connect(stage.address()).unwrap();
+    heard.recv_timeout(Duration::from_secs(5)).unwrap();
+    stage.slice.listeners.clear();
+    stage.apply();
+    let error = client.read(&mut [0]).expect_err("an end would be an answer without a byte");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 const TERMINATION: &str = "target_health_state.unhealthy.connection_termination.enabled";
