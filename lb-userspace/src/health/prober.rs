@@ -389,10 +389,7 @@ fn source(
         // On a host the kernel chooses the host's own.
         return slice.resolver.as_ref().filter(|_| !slice.is_on_host()).map(|own| own.address.into());
     }
-    let beside = match target {
-        IpAddr::V4(target) if slice.is_on_host() => user.address_beside(target).map(IpAddr::from),
-        _ => None,
-    };
+    let beside = slice.is_on_host().then(|| user.address_beside(target)).flatten();
     beside.or_else(|| user.interfaces.values().next().and_then(|interface| interface.address_towards(target)))
 }
 

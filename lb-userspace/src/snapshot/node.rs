@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -103,9 +103,8 @@ pub struct LoadBalancerView {
 
 impl LoadBalancerView {
     /// Its address on the network that `target` is on, if it is on one of its own.
-    pub fn address_beside(&self, target: Ipv4Addr) -> Option<Ipv4Addr> {
-        let mut networks = self.interfaces.values().filter_map(NodeInterface::network);
-        networks.find(|network| network.contains(&target)).map(|network| network.addr())
+    pub fn address_beside(&self, target: IpAddr) -> Option<IpAddr> {
+        self.interfaces.values().find_map(|interface| interface.address_beside(target))
     }
 }
 
@@ -113,6 +112,15 @@ impl NodeInterface {
     /// Its address with its network.
     pub fn network(&self) -> Option<Ipv4Net> {
         Ipv4Net::new(self.address, self.prefix_len).ok()
+    }
+
+    /// Its address on the network that `target` is on, if that is one of its own.
+    pub fn address_beside(&self, target: IpAddr) -> Option<IpAddr> {
+        let network = match target {
+            IpAddr::V4(_) => self.network()?.into(),
+            IpAddr::V6(_) => self.ipv6.and_then(|own| IpNet::new(own.address.into(), own.prefix_len).ok())?,
+        };
+        network.contains(&target).then_some(network.addr())
     }
 }
 

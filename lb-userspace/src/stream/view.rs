@@ -310,17 +310,10 @@ impl Listener {
     /// From that address, or the same interface's of the target's family, unless the target is on the network of another
     /// and nothing may lead there from this one.
     pub fn source(&self, accepted: IpAddr, target: IpAddr) -> Option<IpAddr> {
-        if let (true, IpAddr::V4(target)) = (self.is_on_host, target) {
-            let mut networks = self.interfaces.iter().filter_map(NodeInterface::network);
-            let is_accepted = |own: Ipv4Addr| IpAddr::from(own) == accepted;
-            let beside = networks.clone().filter(|network| network.contains(&target));
-            let best = beside.clone().find(|network| is_accepted(network.addr()));
-            if let Some(network) = best.or_else(|| beside.clone().next()) {
-                return Some(network.addr().into());
-            }
-            return networks.find(|network| is_accepted(network.addr())).map(|network| network.addr().into());
-        }
         let is_own = |interface: &&NodeInterface| interface.address_towards(accepted) == Some(accepted);
-        self.interfaces.iter().find(is_own)?.address_towards(target)
+        let own = self.interfaces.iter().find(is_own);
+        let mut nearest = own.into_iter().chain(&self.interfaces);
+        let beside = self.is_on_host.then(|| nearest.find_map(|interface| interface.address_beside(target)));
+        beside.flatten().or_else(|| own?.address_towards(target))
     }
 }
