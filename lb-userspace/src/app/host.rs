@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -90,7 +91,7 @@ struct Host {
 /// The driver, and what of its work control was told.
 enum Network {
     Virtual { driver: Virtual, standing: BTreeSet<InstanceId> },
-    Host { driver: OnHost, interfaces: Option<Report>, addresses: BTreeMap<InterfaceId, Report> },
+    Host { driver: OnHost, interfaces: Option<Report>, addresses: BTreeMap<(InterfaceId, IpAddr), Report> },
 }
 
 /// What became of a slice's network.
@@ -197,7 +198,7 @@ fn make_networks(driver: &mut Virtual, standing: &mut BTreeSet<InstanceId>, slic
 fn place_addresses(
     driver: &mut OnHost,
     interfaces: &mut Option<Report>,
-    addresses: &mut BTreeMap<InterfaceId, Report>,
+    addresses: &mut BTreeMap<(InterfaceId, IpAddr), Report>,
     slice: &HostSlice,
 ) -> Outcome {
     let placed = match driver.apply(slice) {
@@ -216,13 +217,16 @@ fn place_addresses(
         interfaces.clone_from(&found);
         outcome.reports.extend(found);
     }
-    addresses.retain(|interface, _| slice.interfaces.contains_key(interface));
-    let is_refused = placed.outcomes.values().any(|(_, came)| matches!(came, AddressOutcome::Refused { .. }));
-    for (interface, (address, came)) in placed.outcomes {
-        let report = Report::Address { interface: interface.clone(), address, outcome: came };
-        if addresses.get(&interface) != Some(&report) {
-            tracing::info!(%interface, %address, ?report, "address");
-            addresses.insert(interface, report.clone());
+    addresses.retain(|(interface, address), _| {
+        slice.interfaces.get(interface).is_some_and(|wanted| wanted.has(*address))
+    });
+    let is_refused = placed.outcomes.values().any(|came| matches!(came, AddressOutcome::Refused { .. }));
+    for (subject, came) in placed.outcomes {
+        let (interface, address) = subject.clone();
+        let report = Report::Address { interface, address, outcome: came };
+        if addresses.get(&subject) != Some(&report) {
+            tracing::info!(interface = %subject.0, %address, ?report, "address");
+            addresses.insert(subject, report.clone());
             outcome.reports.push(report);
         }
     }

@@ -169,7 +169,7 @@ impl Appliance<'_> {
             after: &["network-online.target", "gatehouse-control.service"],
             uid: Some(0),
             capabilities: if is_on_host { &["CAP_NET_ADMIN", "CAP_NET_RAW"] } else { EVERY_CAPABILITY },
-            families: "AF_UNIX AF_INET AF_NETLINK AF_PACKET",
+            families: "AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET",
             calls: "",
             writes: vec![word(&config.role_dir(&RoleId::Host))],
             // Tasks outlive the role that started them.

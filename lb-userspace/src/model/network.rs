@@ -191,6 +191,12 @@ pub struct Interface {
     /// Whether its address stands where it must.
     #[serde(default, skip_serializing_if = "Standing::stands")]
     pub standing: Standing,
+    /// As `requested`, of its IPv6 address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ipv6_requested: bool,
+    /// As `standing`, of its IPv6 address; one that it does not have stands.
+    #[serde(default, skip_serializing_if = "Standing::stands")]
+    pub ipv6_standing: Standing,
 }
 
 /// Whether an address stands. Where we make the network ourselves, it always does.
@@ -216,6 +222,11 @@ impl Interface {
     /// Its addresses.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         [Some(IpAddr::V4(self.address)), self.ipv6.map(IpAddr::V6)].into_iter().flatten()
+    }
+
+    /// Whether each of its addresses stands.
+    pub fn standings(&self) -> [&Standing; 2] {
+        [&self.standing, &self.ipv6_standing]
     }
 }
 

@@ -1,9 +1,9 @@
 //! The network below the subnets where we did not make it: interfaces of the host, and addresses that others have there.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::id::{SubnetId, TimestampMs};
@@ -15,7 +15,7 @@ pub struct Underlay {
     pub listed: Vec<String>,
     /// The host's own addresses by interface, without those that a load balancer has there. Empty until the host role
     /// has looked.
-    pub interfaces: BTreeMap<String, Vec<Ipv4Net>>,
+    pub interfaces: BTreeMap<String, Vec<IpNet>>,
 }
 
 /// Why a subnet is on no interface that may be used.
@@ -25,7 +25,7 @@ pub enum Misplaced {
     #[error("{range} is on interface {interface}, which [network] interfaces does not list")]
     Unlisted {
         /// The subnet's range.
-        range: Ipv4Net,
+        range: IpNet,
         /// The interface that has an address in it.
         interface: String,
     },
@@ -33,13 +33,25 @@ pub enum Misplaced {
     #[error("no interface of the host has an address in {range}")]
     Nowhere {
         /// The subnet's range.
-        range: Ipv4Net,
+        range: IpNet,
+    },
+    /// Its IPv6 range is not where its IPv4 range is.
+    #[error("{range} is on interface {other}, and {beside} on {interface}")]
+    Apart {
+        /// The subnet's IPv6 range.
+        range: Ipv6Net,
+        /// The interface that has an address in it.
+        other: String,
+        /// The subnet's IPv4 range.
+        beside: Ipv4Net,
+        /// Its interface.
+        interface: String,
     },
     /// Two listed interfaces have an address in it, and nothing says which one is meant.
     #[error("{range} is on both {one} and {other}")]
     Ambiguous {
         /// The subnet's range.
-        range: Ipv4Net,
+        range: IpNet,
         /// An interface.
         one: String,
         /// Another.
@@ -53,7 +65,7 @@ pub struct Place<'a> {
     /// The interface.
     pub interface: &'a str,
     /// The host's own address with its range, which may be wider than the subnet.
-    pub own: Ipv4Net,
+    pub own: IpNet,
 }
 
 impl Underlay {
@@ -62,8 +74,8 @@ impl Underlay {
     /// # Errors
     /// When there is none, or more than one.
     pub fn place(&self, range: Ipv4Net) -> Result<Place<'_>, Misplaced> {
-        let own_in =
-            |addresses: &[Ipv4Net]| addresses.iter().copied().find(|own| range.contains(&own.addr()));
+        let range = IpNet::from(range);
+        let own_in = |addresses: &[IpNet]| addresses.iter().copied().find(|own| range.contains(&own.addr()));
         let listed = self.listed.iter().filter_map(|name| {
             let own = own_in(self.interfaces.get(name)?)?;
             Some(Place { interface: name, own })
@@ -82,8 +94,32 @@ impl Underlay {
         }
     }
 
+    /// Where a subnet's IPv6 range is: on the interface that its IPv4 range is on, if that has an address there too.
+    ///
+    /// # Errors
+    /// When it has none, or the subnet has no interface.
+    pub fn place_beside(&self, range: Ipv6Net, ipv4: Ipv4Net) -> Result<Place<'_>, Misplaced> {
+        let Place { interface, .. } = self.place(ipv4)?;
+        let within = IpNet::from(range);
+        let is_in = |own: &&IpNet| within.contains(&own.addr());
+        let held = self.interfaces.get(interface).into_iter().flatten();
+        // Of several, one that came alone (DHCPv6) says less of the wire than one that came with its range.
+        if let Some(own) = held.filter(is_in).min_by_key(|own| own.prefix_len()) {
+            return Ok(Place { interface, own: *own });
+        }
+        match self.interfaces.iter().find(|(_, held)| held.iter().any(|own| is_in(&own))) {
+            Some((other, _)) => Err(Misplaced::Apart {
+                range,
+                other: other.clone(),
+                beside: ipv4,
+                interface: interface.to_owned(),
+            }),
+            None => Err(Misplaced::Nowhere { range: within }),
+        }
+    }
+
     /// Whether the host itself has this address.
-    pub fn is_hosts(&self, address: Ipv4Addr) -> bool {
+    pub fn is_hosts(&self, address: IpAddr) -> bool {
         self.interfaces.values().flatten().any(|own| own.addr() == address)
     }
 }
@@ -94,7 +130,7 @@ pub struct TakenAddress {
     /// The subnet.
     pub subnet_id: SubnetId,
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Whose it is: a hardware address.
     pub holder: String,
     /// When it was found.
@@ -135,6 +171,28 @@ mod tests {
         // The interface's range covers it, but the host's address is elsewhere: another machine's subnet.
         assert_eq!(refused("10.0.2.0/24"), "no interface of the host has an address in 10.0.2.0/24");
         assert_eq!(refused("10.9.0.0/24"), "10.9.0.0/24 is on both eth2 and eth3");
+    }
+
+    #[test]
+    fn an_ipv6_range_is_where_the_ipv4_range_is() {
+        let mut underlay = underlay();
+        for (name, net) in [
+            ("eth0", "fd00:9::1/64"),
+            ("eth1", "fd00:1::a/128"),
+            ("eth1", "fd00:1::10/64"),
+            ("eth2", "fd00:2::1/64"),
+        ] {
+            underlay.interfaces.get_mut(name).unwrap().push(net.parse().unwrap());
+        }
+        let place = |range: &str| {
+            let found = underlay.place_beside(range.parse().unwrap(), "10.0.1.0/24".parse().unwrap());
+            found.map(|place| (place.interface, place.own.to_string())).map_err(|error| error.to_string())
+        };
+        assert_eq!(place("fd00:1::/64"), Ok(("eth1", "fd00:1::10/64".to_owned())));
+        let refused = |range: &str| place(range).unwrap_err();
+        assert_eq!(refused("fd00:2::/64"), "fd00:2::/64 is on interface eth2, and 10.0.1.0/24 on eth1");
+        assert_eq!(refused("fd00:9::/64"), "fd00:9::/64 is on interface eth0, and 10.0.1.0/24 on eth1");
+        assert_eq!(refused("fd00:3::/64"), "no interface of the host has an address in fd00:3::/64");
     }
 
     #[test]

@@ -1,42 +1,43 @@
 //! ARP for addresses that are to be ours: asked whether anybody has them, then announced (RFC 5227).
 //!
-//! Frames are values here and tested as such; `probe` and `announce` send them. Once an address stands on an interface,
+//! Frames are values here and tested as such; `claim` says when they are sent. Once an address stands on an interface,
 //! the kernel answers for it.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    net::Ipv4Addr,
-    time::{Duration, Instant},
+use std::{io, net::Ipv4Addr};
+
+use super::{
+    claim::{Inquiry, Mac},
+    packet_socket::PacketSocket,
 };
 
-use super::packet_socket::PacketSocket;
+/// Asks on one interface who has addresses.
+pub(super) struct Probe {
+    socket: PacketSocket,
+    own: Mac,
+}
 
-/// A hardware address.
-type Mac = [u8; 6];
-
-/// Which of `addresses` somebody on the wire already has, and who. Takes a second.
-///
-/// # Errors
-/// When nothing can be sent: the interface is down, or this is not root.
-pub(super) fn probe(index: u32, own: Mac, addresses: &[Ipv4Addr]) -> io::Result<BTreeMap<Ipv4Addr, Mac>> {
-    let socket = PacketSocket::open(index, ETHERTYPE_ARP)?;
-    let mut held = BTreeMap::new();
-    for round in 1..=PROBE_NUM {
-        for address in addresses.iter().filter(|address| !held.contains_key(*address)) {
-            socket.send(&request(own, Ipv4Addr::UNSPECIFIED, *address))?;
-        }
-        let wait = if round == PROBE_NUM { ANNOUNCE_WAIT } else { PROBE_INTERVAL };
-        let deadline = Instant::now() + wait;
-        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-            let Some(frame) = socket.receive(left)? else { break };
-            let Some(arp) = Arp::parse(&frame) else { continue };
-            if let Some(address) = addresses.iter().find(|address| arp.claims(own, **address)) {
-                held.insert(*address, arp.sender_mac);
-            }
-        }
+impl Probe {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// When there is no such interface, or this is not root.
+    pub(super) fn open(index: u32, own: Mac) -> io::Result<Self> {
+        Ok(Self { socket: PacketSocket::open(index, ETHERTYPE_ARP)?, own })
     }
-    Ok(held)
+}
+
+impl Inquiry<Ipv4Addr> for Probe {
+    fn socket(&self) -> &PacketSocket {
+        &self.socket
+    }
+
+    fn question(&self, address: Ipv4Addr) -> Vec<u8> {
+        request(self.own, Ipv4Addr::UNSPECIFIED, address).to_vec()
+    }
+
+    fn claimant(&self, frame: &[u8], address: Ipv4Addr) -> Option<Mac> {
+        Arp::parse(frame).filter(|arp| arp.claims(self.own, address)).map(|arp| arp.sender_mac)
+    }
 }
 
 /// Tells everybody on the wire that `address` is here now: RFC 5227's announcement, a request for one's own address.
@@ -119,15 +120,6 @@ const ETHERTYPE_ARP: u16 = 0x0806;
 const REQUEST: u16 = 1;
 /// RFC 826.
 const REPLY: u16 = 2;
-/// RFC 5227 §1.1.
-const PROBE_NUM: u32 = 3;
-/// RFC 5227 §1.1 has 1–2 s (PROBE_MIN, PROBE_MAX), for machines that start all at once after a power failure. Somebody
-/// waits for this load balancer, and others answer for an address they have within milliseconds.
-const PROBE_INTERVAL: Duration = Duration::from_millis(250);
-/// RFC 5227 §1.1 has 2 s; see above.
-const ANNOUNCE_WAIT: Duration = Duration::from_millis(500);
-/// RFC 5227 §1.1: between two announcements of one address.
-pub(super) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

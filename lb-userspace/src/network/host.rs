@@ -1,22 +1,22 @@
 //! The host driver: puts load balancers' addresses on the host's own interfaces, and keeps them there.
 //!
 //! Whoever calls `apply` says how the host's network is to be; the answer says what became of each address. An address
-//! that is new here is asked for on the wire first (ARP), then put on its interface, then announced, twice.
+//! that is new here is asked for on the wire first (ARP, NDP), then put on its interface, then announced, twice.
 
 use std::{
     collections::BTreeMap,
     io,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use thiserror::Error;
 
 use super::{
-    arp,
+    claim,
     device::{DeviceError, Netlink},
     plan::{AddressPlan, Devices, Ours, Static, addresses, candidates, ours, underlay},
     record::Record,
@@ -35,18 +35,18 @@ pub struct OnHost {
     /// Addresses that were announced by this process.
     announced: Ours,
     /// What is to be announced once more, and when.
-    again: Vec<(Instant, String, Ipv4Addr)>,
+    again: Vec<(Instant, String, IpAddr)>,
     /// Addresses that somebody else had, and when to ask again.
-    wary: BTreeMap<Ipv4Addr, Instant>,
+    wary: BTreeMap<IpAddr, Instant>,
 }
 
 /// What became of a slice.
 #[derive(Debug, Default)]
 pub struct Placed {
     /// The host's own addresses by interface.
-    pub interfaces: BTreeMap<String, Vec<Ipv4Net>>,
+    pub interfaces: BTreeMap<String, Vec<IpNet>>,
     /// What became of each address. One that was taken a moment ago is not asked for again, and not in here.
-    pub outcomes: BTreeMap<InterfaceId, (Ipv4Addr, AddressOutcome)>,
+    pub outcomes: BTreeMap<(InterfaceId, IpAddr), AddressOutcome>,
     /// What is to be tried again soon.
     pub failures: Vec<HostError>,
 }
@@ -60,9 +60,9 @@ pub enum HostError {
     /// The record.
     #[error("recording addresses")]
     Record(#[source] io::Error),
-    /// ARP.
+    /// ARP or NDP.
     #[error("asking for addresses on {device}")]
-    Arp {
+    Ask {
         /// The interface.
         device: String,
         /// Why not.
@@ -97,11 +97,11 @@ impl OnHost {
         let now = Instant::now();
         self.wary.retain(|_, until| *until > now);
         for (id, address, reason) in plan.refused {
-            placed.outcomes.insert(id, (address, AddressOutcome::Refused { reason }));
+            placed.outcomes.insert((id, address), AddressOutcome::Refused { reason });
         }
         for (wanted, device) in plan.hosts {
             let holders = [(wanted.address, format!("this host, on {device}"))].into();
-            placed.outcomes.insert(wanted.interface, (wanted.address, AddressOutcome::Taken { holders }));
+            placed.outcomes.insert((wanted.interface, wanted.address), AddressOutcome::Taken { holders });
         }
         for standing in &plan.stand {
             self.stands(&devices, standing, &mut placed);
@@ -160,7 +160,7 @@ impl OnHost {
         }
     }
 
-    fn forget(&mut self, device: &str, address: Ipv4Addr, placed: &mut Placed) {
+    fn forget(&mut self, device: &str, address: IpAddr, placed: &mut Placed) {
         if let Err(error) = self.record.remove(device, address) {
             placed.failures.push(HostError::Record(error));
         }
@@ -174,7 +174,7 @@ impl OnHost {
             tracing::info!(device = standing.device, address = %standing.address, "address adopted");
             self.announce(devices, standing);
         }
-        placed.outcomes.insert(standing.interface.clone(), (standing.address, AddressOutcome::Stands));
+        placed.outcomes.insert(standing.subject(), AddressOutcome::Stands);
     }
 
     /// Asks for new addresses of one interface, and puts there those that nobody has.
@@ -196,27 +196,27 @@ impl OnHost {
             refuse(wanted, &format!("{name} is down"), placed);
             return Ok(());
         }
-        let arp = |source| HostError::Arp { device: name.to_owned(), source };
-        let asked: Vec<Ipv4Addr> = wanted.iter().map(|wanted| wanted.address).collect();
-        let held = arp::probe(device.index, mac, &asked).map_err(arp)?;
+        let ask = |addresses: &[IpAddr]| {
+            claim::probe(device.index, mac, addresses)
+                .map_err(|source| HostError::Ask { device: name.to_owned(), source })
+        };
+        let asked: Vec<IpAddr> = wanted.iter().map(|wanted| wanted.address).collect();
+        let held = ask(&asked)?;
         for wanted in wanted {
             let Some(holder) = held.get(&wanted.address) else {
                 self.record.insert(name, wanted.address).map_err(HostError::Record)?;
                 netlink.put_address(device.index, wanted.address)?;
                 tracing::info!(device = name, address = %wanted.address, "address put on the interface");
                 self.announce(devices, wanted);
-                placed.outcomes.insert(wanted.interface.clone(), (wanted.address, AddressOutcome::Stands));
+                placed.outcomes.insert(wanted.subject(), AddressOutcome::Stands);
                 continue;
             };
             tracing::warn!(device = name, address = %wanted.address, holder = spelled(holder), "address is in use");
             self.wary.insert(wanted.address, Instant::now() + WARY);
             let mut holders = BTreeMap::from([(wanted.address, spelled(holder))]);
             let next = candidates(slice, devices, wanted.subnet, wanted.address);
-            let more = arp::probe(device.index, mac, &next).map_err(arp)?;
-            holders.extend(more.iter().map(|(address, mac)| (*address, spelled(mac))));
-            placed
-                .outcomes
-                .insert(wanted.interface.clone(), (wanted.address, AddressOutcome::Taken { holders }));
+            holders.extend(ask(&next)?.iter().map(|(address, mac)| (*address, spelled(mac))));
+            placed.outcomes.insert(wanted.subject(), AddressOutcome::Taken { holders });
         }
         Ok(())
     }
@@ -224,7 +224,7 @@ impl OnHost {
     fn announce(&mut self, devices: &Devices, address: &Static) {
         announce(devices, &address.device, address.address);
         self.announced.insert((address.device.clone(), address.address));
-        let again = Instant::now() + arp::ANNOUNCE_INTERVAL;
+        let again = Instant::now() + claim::ANNOUNCE_INTERVAL;
         self.again.push((again, address.device.clone(), address.address));
     }
 }
@@ -292,13 +292,13 @@ pub fn wait_until_free(listed: &[String]) -> bool {
 fn refuse(wanted: &[Static], reason: &str, placed: &mut Placed) {
     for wanted in wanted {
         let outcome = AddressOutcome::Refused { reason: reason.to_owned() };
-        placed.outcomes.insert(wanted.interface.clone(), (wanted.address, outcome));
+        placed.outcomes.insert(wanted.subject(), outcome);
     }
 }
 
-fn announce(devices: &Devices, device: &str, address: Ipv4Addr) {
+fn announce(devices: &Devices, device: &str, address: IpAddr) {
     let Some((found, mac)) = devices.get(device).and_then(|found| Some((found, found.mac?))) else { return };
-    if let Err(error) = arp::announce(found.index, mac, address) {
+    if let Err(error) = claim::announce(found.index, mac, address) {
         tracing::warn!(device, %address, %error, "address cannot be announced; caches that know another holder wait for their timeout");
     }
 }

@@ -2,13 +2,17 @@
 //!
 //! Nothing here makes or removes an interface, or changes one but for our addresses.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use futures_util::TryStreamExt as _;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_route::{
-    AddressFamily,
-    address::{AddressAttribute, AddressMessage, AddressProtocol},
+    address::{
+        AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
+    },
     link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
     neighbour::{NeighbourAttribute, NeighbourExtFlags, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
@@ -27,9 +31,9 @@ impl Netlink {
             self.ask("listing interfaces", self.handle.link().get().execute().try_collect())?;
         let addresses: Vec<AddressMessage> =
             self.ask("listing addresses", self.handle.address().get().execute().try_collect())?;
-        let routes = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let routes: Vec<RouteMessage> =
-            self.ask("listing routes", self.handle.route().get(routes).execute().try_collect())?;
+        let mut routes = self.hosts_routes(RouteMessageBuilder::<Ipv4Addr>::new().build())?;
+        // A kernel without IPv6 has no routes of it.
+        routes.extend(self.hosts_routes(RouteMessageBuilder::<Ipv6Addr>::new().build()).unwrap_or_default());
         let mut devices: BTreeMap<u32, (String, Device)> = links.iter().filter_map(device).collect();
         for address in &addresses {
             if let (Some(held), Some((_, device))) = (held(address), devices.get_mut(&address.header.index)) {
@@ -39,24 +43,50 @@ impl Netlink {
         let mut defaults: Vec<_> = routes.iter().filter_map(default_route).collect();
         defaults.sort_unstable();
         for (_, index, router) in defaults {
-            if let Some((_, device)) = devices.get_mut(&index) {
-                device.router.get_or_insert(router);
+            let Some((_, device)) = devices.get_mut(&index) else { continue };
+            match router {
+                IpAddr::V4(router) => {
+                    device.router.get_or_insert(router);
+                }
+                IpAddr::V6(router) => {
+                    device.router6.get_or_insert(router);
+                }
             }
         }
         Ok(devices.into_values().collect())
     }
 
+    fn hosts_routes(&self, of: RouteMessage) -> Result<Vec<RouteMessage>, DeviceError> {
+        self.ask("listing routes", self.handle.route().get(of).execute().try_collect())
+    }
+
     /// Puts one of our addresses on an interface. One address and no range: it makes no route, and does not go when the
     /// host's own address does.
-    pub(super) fn put_address(&self, index: u32, address: Ipv4Addr) -> Result<(), DeviceError> {
-        let mut add = self.handle.address().add(index, address.into(), 32);
-        add.message_mut().attributes.push(AddressAttribute::Protocol(MARK));
+    pub(super) fn put_address(&self, index: u32, address: IpAddr) -> Result<(), DeviceError> {
+        let mut add = self.handle.address().add(index, address, alone(address));
+        let message = add.message_mut();
+        message.attributes.push(AddressAttribute::Protocol(MARK));
+        if address.is_ipv6() {
+            // We have asked ourselves whether it is somebody's.
+            message.header.flags = AddressHeaderFlags::Nodad;
+            let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+            // Deprecated from the start (RFC 6724 §5, rule 3): else the host itself would prefer it to its own address
+            // wherever it has more bits in common with a peer, and its answers would be a load balancer's.
+            let mut life = CacheInfo::default();
+            life.ifa_valid = u32::MAX;
+            message.attributes.extend([AddressAttribute::Flags(flags), AddressAttribute::CacheInfo(life)]);
+        }
         self.ask(format!("putting {address} on interface {index}"), add.execute())
     }
 
     /// Takes one of our addresses from an interface; one that is not there is taken already.
-    pub(super) fn take_address(&self, index: u32, address: Ipv4Addr) -> Result<(), DeviceError> {
-        let message = AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, 32).build();
+    pub(super) fn take_address(&self, index: u32, address: IpAddr) -> Result<(), DeviceError> {
+        let message = match address {
+            IpAddr::V4(own) => AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(own, 32).build(),
+            IpAddr::V6(own) => {
+                AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(own, 128).build()
+            }
+        };
         match self.runtime.block_on(self.handle.address().del(message).execute()) {
             Err(source) if errno(&source) != Some(nix::libc::EADDRNOTAVAIL) => {
                 Err(DeviceError::Refused { what: format!("taking {address} from interface {index}"), source })
@@ -103,24 +133,30 @@ fn device(link: &LinkMessage) -> Option<(u32, (String, Device))> {
     Some((device.index, (name?, device)))
 }
 
+/// An address that has a range: no subnet is link-local.
 fn held(message: &AddressMessage) -> Option<Held> {
-    if message.header.family != AddressFamily::Inet {
-        return None;
-    }
-    let (mut address, mut marked) = (None, false);
+    let (mut local, mut address, mut marked) = (None, None, false);
     for attribute in &message.attributes {
         match attribute {
-            // Of a point-to-point interface, `Address` is the other end's.
-            AddressAttribute::Local(std::net::IpAddr::V4(own)) => address = Some(*own),
+            // Of a point-to-point interface, `Address` is the other end's. IPv6 has `Local` there alone.
+            AddressAttribute::Local(own) => local = Some(*own),
+            AddressAttribute::Address(own) => address = Some(*own),
             AddressAttribute::Protocol(protocol) => marked = *protocol == MARK,
             _ => {}
         }
     }
-    Some(Held { net: Ipv4Net::new(address?, message.header.prefix_len).ok()?, marked })
+    let own = local.or(address)?;
+    let is_link_local = matches!(own, IpAddr::V6(own) if own.is_unicast_link_local());
+    let net = IpNet::new(own, message.header.prefix_len).ok()?;
+    (!is_link_local).then_some(Held { net, marked })
+}
+
+fn alone(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
 /// Metric, interface and next hop of a default route of the main table.
-fn default_route(route: &RouteMessage) -> Option<(u32, u32, Ipv4Addr)> {
+fn default_route(route: &RouteMessage) -> Option<(u32, u32, IpAddr)> {
     let header = &route.header;
     if header.destination_prefix_length != 0
         || header.table != RouteHeader::RT_TABLE_MAIN
@@ -133,7 +169,8 @@ fn default_route(route: &RouteMessage) -> Option<(u32, u32, Ipv4Addr)> {
         match attribute {
             RouteAttribute::Priority(value) => metric = *value,
             RouteAttribute::Oif(value) => index = Some(*value),
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => router = Some(*address),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => router = Some(IpAddr::V4(*address)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => router = Some(IpAddr::V6(*address)),
             _ => {}
         }
     }

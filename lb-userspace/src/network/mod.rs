@@ -17,8 +17,12 @@ mod driver;
 mod interfaces;
 /// Frames of one protocol on one interface.
 mod packet_socket;
-/// Who has an address, and who has it now.
+/// Who has an address, and who has it now: asked of everybody on the wire, and told.
+mod claim;
+/// IPv4's way to ask and tell.
 mod arp;
+/// IPv6's.
+mod ndp;
 /// Which addresses we put where, on disk.
 mod record;
 /// The host driver: load balancers' addresses on the host's own interfaces.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::libc;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 
 /// The socket. Needs CAP_NET_RAW.
 pub(super) struct PacketSocket(Socket);
@@ -16,8 +16,16 @@ pub(super) struct PacketSocket(Socket);
 impl PacketSocket {
     /// Opens it on the interface with this index, in the namespace of the calling thread.
     pub(super) fn open(index: u32, ethertype: u16) -> io::Result<Self> {
+        Self::filtered(index, ethertype, &[])
+    }
+
+    /// The same, to hear only of frames that the filter keeps: of a protocol that carries everything else too.
+    pub(super) fn filtered(index: u32, ethertype: u16, filter: &[SockFilter]) -> io::Result<Self> {
         // Without a protocol it hears nothing until it is bound to its one interface.
         let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+        if !filter.is_empty() {
+            socket.attach_filter(filter)?;
+        }
         socket.bind(&address(index, ethertype)?)?;
         Ok(Self(socket))
     }
@@ -27,11 +35,11 @@ impl PacketSocket {
         self.0.send(frame).map(|_| ())
     }
 
-    /// The next frame, cut at 64 bytes; `None` if none comes in time.
+    /// The next frame, cut at 256 bytes; `None` if none comes in time.
     pub(super) fn receive(&self, within: Duration) -> io::Result<Option<Vec<u8>>> {
         // Zero would be for ever.
         self.0.set_read_timeout(Some(within.max(Duration::from_millis(1))))?;
-        let mut frame = [0; 64];
+        let mut frame = [0; 256];
         match (&self.0).read(&mut frame) {
             Ok(length) => Ok(Some(frame.get(..length).unwrap_or_default().to_vec())),
             Err(error)

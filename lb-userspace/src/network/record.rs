@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, Write as _},
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -39,14 +39,14 @@ impl Record {
     }
 
     /// Notes an address, before it is put on the interface.
-    pub(super) fn insert(&mut self, device: &str, address: Ipv4Addr) -> io::Result<()> {
+    pub(super) fn insert(&mut self, device: &str, address: IpAddr) -> io::Result<()> {
         let mut ours = self.ours.clone();
         ours.insert((device.to_owned(), address));
         self.replace(ours)
     }
 
     /// Forgets an address, after it was taken from the interface.
-    pub(super) fn remove(&mut self, device: &str, address: Ipv4Addr) -> io::Result<()> {
+    pub(super) fn remove(&mut self, device: &str, address: IpAddr) -> io::Result<()> {
         let mut ours = self.ours.clone();
         ours.remove(&(device.to_owned(), address));
         self.replace(ours)
@@ -67,7 +67,7 @@ impl Record {
     }
 }
 
-fn parse(line: &str) -> Option<(String, Ipv4Addr)> {
+fn parse(line: &str) -> Option<(String, IpAddr)> {
     let (device, address) = line.split_once(' ')?;
     Some((device.to_owned(), address.parse().ok()?))
 }
@@ -82,11 +82,13 @@ mod tests {
         let file = directory.path().join("addresses");
         let mut record = Record::open(&file);
         assert!(record.ours().is_empty());
-        let address: Ipv4Addr = "10.0.1.4".parse().unwrap();
-        record.insert("eth1", address).unwrap();
-        assert_eq!(*Record::open(&file).ours(), Ours::from([("eth1".to_owned(), address)]));
-        record.remove("eth1", address).unwrap();
-        assert_eq!(*Record::open(&file).ours(), Ours::new());
+        let [ipv4, ipv6]: [IpAddr; 2] = ["10.0.1.4", "fd00:0:0:1::4"].map(|text| text.parse().unwrap());
+        record.insert("eth1", ipv4).unwrap();
+        record.insert("eth1", ipv6).unwrap();
+        let both = [ipv4, ipv6].map(|address| ("eth1".to_owned(), address));
+        assert_eq!(*Record::open(&file).ours(), Ours::from(both));
+        record.remove("eth1", ipv4).unwrap();
+        assert_eq!(*Record::open(&file).ours(), Ours::from([("eth1".to_owned(), ipv6)]));
         std::fs::write(&file, "eth1\neth2 10.0.1\neth1 10.0.1.4\n").unwrap();
         assert_eq!(Record::open(&file).ours().len(), 1);
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     thread,
 };
 
@@ -26,7 +26,6 @@ pub struct Route {
 }
 
 /// The ways to `addresses` by the interfaces of `devices`; without one that the host does not reach by any of these.
-/// IPv4 alone, as the host driver is.
 ///
 /// # Errors
 /// When the kernel does not say.
@@ -34,13 +33,7 @@ pub fn routes(
     addresses: impl IntoIterator<Item = IpAddr>,
     devices: &Devices,
 ) -> Result<BTreeMap<IpAddr, Route>, HostError> {
-    let asked: Vec<Ipv4Addr> = addresses
-        .into_iter()
-        .filter_map(|address| match address {
-            IpAddr::V4(own) => Some(own),
-            IpAddr::V6(_) => None,
-        })
-        .collect();
+    let asked: Vec<IpAddr> = addresses.into_iter().collect();
     if asked.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -52,7 +45,7 @@ pub fn routes(
             let mut found = BTreeMap::new();
             for address in asked {
                 let route = netlink.way(address)?.and_then(|route| read(&route, address, &names));
-                found.extend(route.map(|route| (IpAddr::from(address), route)));
+                found.extend(route.map(|route| (address, route)));
             }
             Ok(found)
         });
@@ -62,8 +55,11 @@ pub fn routes(
 
 impl Netlink {
     /// What the kernel would do with a packet to `address`; none if it has no route there.
-    fn way(&self, address: Ipv4Addr) -> Result<Option<RouteMessage>, DeviceError> {
-        let question = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build();
+    fn way(&self, address: IpAddr) -> Result<Option<RouteMessage>, DeviceError> {
+        let question = match address {
+            IpAddr::V4(own) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(own, 32).build(),
+            IpAddr::V6(own) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(own, 128).build(),
+        };
         let mut answers = std::pin::pin!(self.handle.route().get(question).execute());
         match self.runtime.block_on(answers.try_next()) {
             Ok(found) => Ok(found),
@@ -76,16 +72,17 @@ impl Netlink {
     }
 }
 
-fn read(route: &RouteMessage, address: Ipv4Addr, names: &BTreeMap<u32, &String>) -> Option<Route> {
+fn read(route: &RouteMessage, address: IpAddr, names: &BTreeMap<u32, &String>) -> Option<Route> {
     // The host's own addresses are reached by no interface.
     if route.header.kind != RouteType::Unicast {
         return None;
     }
-    let (mut device, mut next_hop) = (None, IpAddr::from(address));
+    let (mut device, mut next_hop) = (None, address);
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => device = names.get(index).map(|name| (*name).clone()),
             RouteAttribute::Gateway(RouteAddress::Inet(router)) => next_hop = (*router).into(),
+            RouteAttribute::Gateway(RouteAddress::Inet6(router)) => next_hop = (*router).into(),
             _ => {}
         }
     }

@@ -311,14 +311,15 @@ fn load_balancer_view(state: &State, lb: &LoadBalancer) -> LoadBalancerView {
         .filter_map(|zone| {
             let subnet = state.subnets.get(zone.subnet_id.as_str())?;
             // An address that somebody else may have is nobody's to answer for.
-            state.interfaces.get(zone.interface_id.as_str()).filter(|own| own.standing.stands())?;
+            let own = state.interfaces.get(zone.interface_id.as_str()).filter(|own| own.standing.stands())?;
+            let ipv6 = node_ipv6(zone, subnet).filter(|_| own.ipv6_standing.stands());
             let interface = NodeInterface {
                 device: names::device(&zone.interface_id),
                 address: zone.address,
                 prefix_len: subnet.cidr.prefix_len(),
                 router: subnet.router(),
                 zone: zone.zone.clone(),
-                ipv6: node_ipv6(zone, subnet),
+                ipv6,
                 secondary: zone.secondary.iter().filter_map(secondary).collect(),
             };
             Some((zone.interface_id.clone(), interface))

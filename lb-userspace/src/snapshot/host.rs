@@ -85,6 +85,11 @@ pub struct HostInterface {
 }
 
 impl HostInterface {
+    /// Its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [Some(IpAddr::V4(self.address)), self.ipv6.map(IpAddr::V6)].into_iter().flatten()
+    }
+
     /// Whether `address` is one of its.
     pub fn has(&self, address: IpAddr) -> bool {
         match address {

@@ -1,9 +1,9 @@
 //! What roles tell control. Reports are facts about the present: the newest of a kind wins, and repeating one is harmless.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
@@ -74,14 +74,14 @@ pub enum Report {
     /// The host's own interfaces, those that are not listed included, with the host's own addresses.
     HostInterfaces {
         /// Addresses with their ranges, by interface.
-        interfaces: BTreeMap<String, Vec<Ipv4Net>>,
+        interfaces: BTreeMap<String, Vec<IpNet>>,
     },
     /// What came of putting an interface's address on the host.
     Address {
         /// The interface.
         interface: InterfaceId,
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// What came of it.
         outcome: AddressOutcome,
     },
@@ -95,7 +95,7 @@ pub enum AddressOutcome {
     /// Somebody else answers for it.
     Taken {
         /// Who answers for which address: this one, and those tried after it.
-        holders: BTreeMap<Ipv4Addr, String>,
+        holders: BTreeMap<IpAddr, String>,
     },
     /// The host has no place for it.
     Refused {
@@ -119,7 +119,10 @@ impl Report {
             Self::Task { task, .. } => Some(format!("task {task}")),
             Self::LinkAttached { link, .. } => Some(format!("link {link}")),
             Self::HostInterfaces { .. } => Some("host interfaces".to_owned()),
-            Self::Address { interface, .. } => Some(format!("address {interface}")),
+            // One of each family.
+            Self::Address { interface, address, .. } => {
+                Some(format!("address {interface} {}", if address.is_ipv4() { 4 } else { 6 }))
+            }
         }
     }
 }

@@ -97,7 +97,7 @@ fn an_interface_without_native_xdp_gets_the_program_generically_and_a_warning() 
     let boot_file = world.boot_file();
     world.appliance().down(&boot_file).unwrap();
     assert_eq!([show(&world.host, "address"), show(&world.host, "link")], before);
-    assert_eq!(world.answered(TARGET.into(), 80), "target", "the bridge still joins the two");
+    assert_eq!(world.answered(TARGET, 80), "target", "the bridge still joins the two");
 }
 
 /// An HTTP server that answers each request with its peer's address.

@@ -119,7 +119,7 @@ fn picture(world: &World) -> Vec<(&'static str, Value)> {
     ]
 }
 
-fn remove_tree(path: &Path) {
+pub(super) fn remove_tree(path: &Path) {
     for entry in fs::read_dir(path).unwrap().flatten() {
         if entry.file_type().unwrap().is_dir() {
             remove_tree(&entry.path());

@@ -6,6 +6,10 @@ mod world;
 mod addresses;
 /// Targets beyond another interface.
 mod ways;
+/// A host with IPv6, and load balancers of both families on it.
+mod dual;
+/// IPv6 addresses: chosen, asked for, announced, answered for; and what they serve.
+mod ipv6;
 /// Other interfaces than one good NIC: two networks that only the host joins, and one without native XDP.
 mod interfaces;
 /// Clients on the host itself.

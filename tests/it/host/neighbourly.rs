@@ -34,7 +34,7 @@ fn the_hosts_own_address_is_never_touched() {
     let ping = world.client.command("ping").args(["-c", "1", "-W", "2", &HOST.to_string()]).output().unwrap();
     assert!(ping.status.success(), "{ping:?}");
     // And what the host itself asks of others comes back to it.
-    let mut asked = super::world::Connection::open(&world.host, super::world::TARGET.into(), 80).unwrap();
+    let mut asked = super::world::Connection::open(&world.host, super::world::TARGET, 80).unwrap();
     assert_eq!(asked.ask().unwrap(), "target");
     assert_eq!(world.program("eth1"), Some("native"), "all of this went past the program");
 }

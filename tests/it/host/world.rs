@@ -11,7 +11,7 @@
 use std::{
     fs,
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     thread,
     time::Duration,
@@ -80,7 +80,7 @@ impl World {
             machine.ip(&format!("link set {device} up")).unwrap();
         }
         let world = Self { appliance: None, host, client, target, name, node_lines: "" };
-        serve(&world.target, TARGET.into(), 80, "target");
+        serve(&world.target, TARGET, 80, "target");
         world
     }
 
@@ -144,12 +144,13 @@ impl World {
     }
 
     /// Connects from the client.
-    pub(super) fn connect(&self, address: Ipv4Addr, port: u16) -> io::Result<Connection> {
+    pub(super) fn connect(&self, address: impl Into<IpAddr>, port: u16) -> io::Result<Connection> {
         Connection::open(&self.client, address, port)
     }
 
     /// Waits until a request of the client at this address is answered, and says by whom.
-    pub(super) fn answered(&self, address: Ipv4Addr, port: u16) -> String {
+    pub(super) fn answered(&self, address: impl Into<IpAddr>, port: u16) -> String {
+        let address = address.into();
         let ask = || Ok(self.connect(address, port).and_then(|mut connection| connection.ask()).ok());
         Wait::default().until(&format!("answer from {address}:{port}"), PATIENCE, ask).unwrap_or_else(
             |error| {
@@ -260,7 +261,7 @@ pub(super) struct Balancer {
 }
 
 impl Balancer {
-    fn settled(self, aws: &Aws) -> Self {
+    pub(super) fn settled(self, aws: &Aws) -> Self {
         let settled = || Ok((self.state(aws)["Code"] != "provisioning").then_some(()));
         Wait::default().until("load balancer that is no longer provisioning", PATIENCE, settled).unwrap();
         self
@@ -285,8 +286,8 @@ impl Balancer {
 pub(super) struct Connection(TcpStream);
 
 impl Connection {
-    pub(super) fn open(machine: &Netns, address: Ipv4Addr, port: u16) -> io::Result<Self> {
-        let to = SocketAddr::from((address, port));
+    pub(super) fn open(machine: &Netns, address: impl Into<IpAddr>, port: u16) -> io::Result<Self> {
+        let to = SocketAddr::new(address.into(), port);
         let stream =
             namespace::within(machine.name(), || TcpStream::connect_timeout(&to, ANSWER)).unwrap()?;
         stream.set_read_timeout(Some(ANSWER))?;
@@ -306,8 +307,8 @@ impl Connection {
 }
 
 /// Serves on a machine for as long as this process lives: each byte is answered with a name.
-pub(super) fn serve(machine: &Netns, address: Ipv4Addr, port: u16, name: &'static str) {
-    let at = SocketAddr::from((address, port));
+pub(super) fn serve(machine: &Netns, address: impl Into<IpAddr>, port: u16, name: &'static str) {
+    let at = SocketAddr::new(address.into(), port);
     let listener = namespace::within(machine.name(), || TcpListener::bind(at)).unwrap().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {

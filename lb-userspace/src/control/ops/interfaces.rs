@@ -32,7 +32,9 @@ pub fn attach(
         owner,
         description,
         requested: false,
-        standing: if draft.state().underlay().is_some() { Standing::Awaited } else { Standing::Stands },
+        standing: at_first(draft.state()),
+        ipv6_requested: false,
+        ipv6_standing: Standing::Stands,
     };
     draft.put(interface.clone());
     interface
@@ -40,7 +42,17 @@ pub fn attach(
 
 /// Gives an interface an IPv6 address beside its own, which must be assignable and free; or takes it away.
 pub fn set_ipv6(draft: &mut Draft, id: &InterfaceId, address: Option<Ipv6Addr>) {
-    draft.edit::<Interface>(id.as_str(), |interface| interface.ipv6 = address);
+    let standing = address.map_or(Standing::Stands, |_| at_first(draft.state()));
+    draft.edit::<Interface>(id.as_str(), |interface| {
+        interface.ipv6 = address;
+        interface.ipv6_requested = false;
+        interface.ipv6_standing = standing;
+    });
+}
+
+/// Whether a new address stands.
+fn at_first(state: &State) -> Standing {
+    if state.underlay().is_some() { Standing::Awaited } else { Standing::Stands }
 }
 
 /// Takes every interface of `owner` away.
@@ -95,17 +107,26 @@ pub fn subnet_of<'a>(state: &'a State, vpc_id: &str, address: IpAddr) -> Option<
 
 /// What is not free: addresses of interfaces, and on the host's own network those of the host and of other machines.
 fn in_subnet<'a>(state: &'a State, subnet: &'a Subnet) -> impl Iterator<Item = Ipv4Addr> + 'a {
-    let own = state.interfaces.values().filter(|interface| interface.subnet_id == subnet.id);
-    let hosts = state.underlay().into_iter().flat_map(|underlay| underlay.interfaces.values().flatten());
-    let others = state.taken_addresses.values().filter(|taken| taken.subnet_id == subnet.id);
-    own.map(|interface| interface.address)
-        .chain(hosts.map(|own| own.addr()))
-        .chain(others.map(|taken| taken.address))
+    both_in_subnet(state, subnet).filter_map(|address| match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    })
 }
 
 fn in_subnet6<'a>(state: &'a State, subnet: &'a Subnet) -> impl Iterator<Item = Ipv6Addr> + 'a {
+    both_in_subnet(state, subnet).filter_map(|address| match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(address),
+    })
+}
+
+fn both_in_subnet<'a>(state: &'a State, subnet: &'a Subnet) -> impl Iterator<Item = IpAddr> + 'a {
     let own = state.interfaces.values().filter(|interface| interface.subnet_id == subnet.id);
-    own.filter_map(|interface| interface.ipv6)
+    let hosts = state.underlay().into_iter().flat_map(|underlay| underlay.interfaces.values().flatten());
+    let others = state.taken_addresses.values().filter(|taken| taken.subnet_id == subnet.id);
+    own.flat_map(|interface| interface.addresses())
+        .chain(hosts.map(|own| own.addr()))
+        .chain(others.map(|taken| taken.address))
 }
 
 /// The first four addresses are AWS's.

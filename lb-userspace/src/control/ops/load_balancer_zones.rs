@@ -127,7 +127,7 @@ pub(super) fn wanted_subnets(
             Some(mapping) => mapped(state, kind, scheme, addresses, subnet, mapping)?,
             None => Place { subnet: subnet.clone(), address: None, ipv6: None, allocation_id: None },
         };
-        check_family(state, addresses, subnet)?;
+        check_family(addresses, subnet)?;
         if let Some(other) = places.iter().find(|other| other.subnet.zone == subnet.zone) {
             return Err(ApiError::sender(
                 "InvalidConfigurationRequest",
@@ -167,15 +167,12 @@ pub(super) fn wanted_subnets(
         ));
     }
     for place in &places {
-        underlay::check_subnet(state, &vpc_id, &place.subnet)?;
+        underlay::check_subnet(state, &vpc_id, &place.subnet, addresses)?;
     }
     Ok(Wanted { vpc_id, places })
 }
 
-fn check_family(state: &State, addresses: IpAddressType, subnet: &Subnet) -> Result<(), ApiError> {
-    if addresses == IpAddressType::Dualstack && state.underlay().is_some() {
-        return Err(unsupported("IpAddressType 'dualstack' on a host's own interfaces"));
-    }
+fn check_family(addresses: IpAddressType, subnet: &Subnet) -> Result<(), ApiError> {
     if addresses == IpAddressType::Dualstack && subnet.ipv6.is_none() {
         return Err(ApiError::sender(
             "InvalidSubnet",
@@ -355,6 +352,9 @@ fn take_ipv6(
         None => interfaces::free_ipv6(draft.state(), subnet).ok_or_else(|| no_space(subnet))?,
     };
     interfaces::set_ipv6(draft, &zone.interface_id, Some(address));
+    if wanted.is_some() {
+        draft.edit::<Interface>(zone.interface_id.as_str(), |interface| interface.ipv6_requested = true);
+    }
     zone.ipv6 = Some(address);
     Ok(())
 }
@@ -440,7 +440,10 @@ pub(super) fn set_addresses(
         else {
             continue;
         };
-        check_family(draft.state(), addresses, &subnet)?;
+        check_family(addresses, &subnet)?;
+        if addresses == IpAddressType::Dualstack {
+            underlay::check_subnet(draft.state(), &lb.vpc_id, &subnet, addresses)?;
+        }
         settle_ipv6(draft, zone, addresses, &subnet, None)?;
     }
     Ok(())

@@ -232,12 +232,13 @@ fn form(state: &State, lb: &LoadBalancer) -> Form {
 
 /// What the addresses of a load balancer make of it.
 fn standing(state: &State, lb: &LoadBalancer) -> StateForm {
-    let of = |zone: &LoadBalancerZone| state.interfaces.get(zone.interface_id.as_str()).map(|i| &i.standing);
-    let refused = lb.zones.iter().find_map(|zone| match of(zone) {
-        Some(Standing::Refused(reason)) => Some(reason.clone()),
+    let interfaces = lb.zones.iter().filter_map(|zone| state.interfaces.get(zone.interface_id.as_str()));
+    let mut standings = interfaces.flat_map(|interface| interface.standings());
+    let refused = standings.clone().find_map(|standing| match standing {
+        Standing::Refused(reason) => Some(reason.clone()),
         _ => None,
     });
-    let is_awaited = || lb.zones.iter().any(|zone| of(zone) == Some(&Standing::Awaited));
+    let mut is_awaited = || standings.any(|standing| *standing == Standing::Awaited);
     let code = match &refused {
         Some(_) => "failed",
         None if is_awaited() => "provisioning",

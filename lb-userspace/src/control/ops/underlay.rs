@@ -5,14 +5,14 @@
 //! finds there. Under the virtual driver there is none, and everything here has nothing to say.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::{ApiError, interfaces};
 use crate::model::{
     id::{InterfaceId, TimestampMs, VpcId},
-    load_balancer::LoadBalancer,
+    load_balancer::{IpAddressType, LoadBalancer},
     network::{Interface, InterfaceOwner, Standing, Subnet},
     state::{Draft, State},
     underlay::{TakenAddress, Underlay},
@@ -36,7 +36,7 @@ pub fn follow_configuration(draft: &mut Draft, listed: Option<&[String]>) {
 }
 
 /// Notes what the host role found.
-pub fn apply_interfaces(draft: &mut Draft, found: &BTreeMap<String, Vec<Ipv4Net>>) {
+pub fn apply_interfaces(draft: &mut Draft, found: &BTreeMap<String, Vec<IpNet>>) {
     let Some(underlay) = draft.state().underlay() else { return };
     if underlay.interfaces != *found {
         let underlay = Underlay { interfaces: found.clone(), ..underlay.clone() };
@@ -45,19 +45,22 @@ pub fn apply_interfaces(draft: &mut Draft, found: &BTreeMap<String, Vec<Ipv4Net>
 }
 
 /// Notes what came of an address. One that is taken is exchanged for another, unless somebody relies on it already.
-pub fn apply_address(draft: &mut Draft, id: &InterfaceId, address: Ipv4Addr, outcome: &AddressOutcome) {
-    let Some(interface) = draft.one::<Interface>(id.as_str()).filter(|found| found.address == address) else {
-        return;
-    };
+pub fn apply_address(draft: &mut Draft, id: &InterfaceId, address: IpAddr, outcome: &AddressOutcome) {
+    let has_it = |found: &&std::sync::Arc<Interface>| found.addresses().any(|own| own == address);
+    let Some(interface) = draft.one::<Interface>(id.as_str()).filter(has_it) else { return };
     let mut interface = Interface::clone(interface);
+    let (was, requested) = match address {
+        IpAddr::V4(_) => (&interface.standing, interface.requested),
+        IpAddr::V6(_) => (&interface.ipv6_standing, interface.ipv6_requested),
+    };
     let standing = match outcome {
         AddressOutcome::Stands => Standing::Stands,
         AddressOutcome::Refused { reason } => Standing::Refused(reason.clone()),
         AddressOutcome::Taken { holders } => {
             note_holders(draft, &interface, holders);
             let holder = holders.get(&address).map_or("another machine", String::as_str);
-            let may_move = interface.standing == Standing::Awaited && !interface.requested;
-            match may_move.then(|| move_elsewhere(draft, &interface)) {
+            let may_move = *was == Standing::Awaited && !requested;
+            match may_move.then(|| move_elsewhere(draft, &interface, address)) {
                 Some(Some(moved)) => {
                     tracing::info!(interface = %id, taken = %address, holder, now = %moved, "address is taken; another was chosen");
                     return;
@@ -70,13 +73,16 @@ pub fn apply_address(draft: &mut Draft, id: &InterfaceId, address: Ipv4Addr, out
             }
         }
     };
-    if interface.standing != standing {
-        interface.standing = standing;
+    if *was != standing {
+        match address {
+            IpAddr::V4(_) => interface.standing = standing,
+            IpAddr::V6(_) => interface.ipv6_standing = standing,
+        }
         draft.put(interface);
     }
 }
 
-fn note_holders(draft: &mut Draft, interface: &Interface, holders: &BTreeMap<Ipv4Addr, String>) {
+fn note_holders(draft: &mut Draft, interface: &Interface, holders: &BTreeMap<IpAddr, String>) {
     let seen_at = draft.now();
     for (address, holder) in holders {
         draft.put(TakenAddress {
@@ -88,15 +94,24 @@ fn note_holders(draft: &mut Draft, interface: &Interface, holders: &BTreeMap<Ipv
     }
 }
 
-/// Gives an interface, and the load balancer it belongs to, another address of its subnet.
-fn move_elsewhere(draft: &mut Draft, interface: &Interface) -> Option<Ipv4Addr> {
+/// Gives an interface, and the load balancer it belongs to, another address of its subnet and of the family of `taken`.
+fn move_elsewhere(draft: &mut Draft, interface: &Interface, taken: IpAddr) -> Option<IpAddr> {
     let subnet = draft.one::<Subnet>(interface.subnet_id.as_str())?;
-    let address = interfaces::free_address(draft.state(), subnet)?;
-    draft.edit::<Interface>(interface.id.as_str(), |moved| moved.address = address);
+    let address = match taken {
+        IpAddr::V4(_) => IpAddr::from(interfaces::free_address(draft.state(), subnet)?),
+        IpAddr::V6(_) => IpAddr::from(interfaces::free_ipv6(draft.state(), subnet)?),
+    };
+    draft.edit::<Interface>(interface.id.as_str(), |moved| match address {
+        IpAddr::V4(address) => moved.address = address,
+        IpAddr::V6(address) => moved.ipv6 = Some(address),
+    });
     if let InterfaceOwner::LoadBalancer(arn) = &interface.owner {
         draft.edit::<LoadBalancer>(arn.as_str(), |lb| {
             for zone in lb.zones.iter_mut().filter(|zone| zone.interface_id == interface.id) {
-                zone.address = address;
+                match address {
+                    IpAddr::V4(address) => zone.address = address,
+                    IpAddr::V6(address) => zone.ipv6 = Some(address),
+                }
             }
         });
     }
@@ -120,12 +135,17 @@ pub fn forget_holders(draft: &mut Draft) -> Option<TimestampMs> {
     draft.all::<TakenAddress>().map(|taken| due(taken)).min()
 }
 
-/// Whether a load balancer of `vpc` can be in `subnet`.
+/// Whether a load balancer of `vpc` can be in `subnet` with addresses of these families.
 ///
 /// # Errors
-/// `InvalidSubnet`, naming the subnet and the interface, when the subnet is on none that may be used, or on one that
-/// carries another VPC's load balancers: one interface has one program, and one program knows one VPC.
-pub fn check_subnet(state: &State, vpc: &VpcId, subnet: &Subnet) -> Result<(), ApiError> {
+/// `InvalidSubnet`, naming the subnet and the interface, when a range of the subnet is on none that may be used, or on one
+/// that carries another VPC's load balancers: one interface has one program, and one program knows one VPC.
+pub fn check_subnet(
+    state: &State,
+    vpc: &VpcId,
+    subnet: &Subnet,
+    addresses: IpAddressType,
+) -> Result<(), ApiError> {
     let refuse = |why: String| {
         Err(ApiError::sender(
             "InvalidSubnet",
@@ -139,6 +159,10 @@ pub fn check_subnet(state: &State, vpc: &VpcId, subnet: &Subnet) -> Result<(), A
         Ok(place) => place,
         Err(misplaced) => return refuse(misplaced.to_string()),
     };
+    let ipv6 = subnet.ipv6_cidr().filter(|_| addresses == IpAddressType::Dualstack);
+    if let Some(Err(misplaced)) = ipv6.map(|range| underlay.place_beside(range, subnet.cidr)) {
+        return refuse(misplaced.to_string());
+    }
     let others = state.load_balancers.values().filter(|lb| lb.vpc_id != *vpc);
     for zone in others.flat_map(|lb| &lb.zones) {
         let Some(other) = state.subnets.get(zone.subnet_id.as_str()) else { continue };
@@ -178,10 +202,10 @@ mod tests {
         world
             .change(|draft| {
                 follow_configuration(draft, Some(&["eth1".to_owned()]));
-                let net = |text: &str| vec![text.parse().unwrap()];
+                let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
                 let found = BTreeMap::from([
-                    ("eth1".to_owned(), net("10.0.1.6/24")),
-                    ("eth2".to_owned(), net("10.0.2.10/24")),
+                    ("eth1".to_owned(), nets(&["10.0.1.6/24", "fd00:0:0:1::5/64"])),
+                    ("eth2".to_owned(), nets(&["10.0.2.10/24", "fd00:0:0:2::5/64"])),
                 ]);
                 apply_interfaces(draft, &found);
                 Ok::<_, ()>(())
@@ -207,9 +231,30 @@ mod tests {
             .to_owned()
     }
 
+    fn address6(lb: &Value) -> String {
+        lb["AvailabilityZones"][0]["LoadBalancerAddresses"][0]["IPv6Address"].as_str().unwrap().to_owned()
+    }
+
+    /// Gives the VPC IPv6, and subnet-a this range of it.
+    fn add_ipv6(world: &mut World, range: &str) {
+        world.ok("ec2", "AssociateVpcCidrBlock", json!({"VpcId": "vpc-1", "Ipv6CidrBlock": "fd00::/56"}));
+        let block = json!({"SubnetId": "subnet-a", "Ipv6CidrBlock": range});
+        world.ok("ec2", "AssociateSubnetCidrBlock", block);
+    }
+
+    fn dual(name: &str, mapping: Value) -> Value {
+        json!({"Name": name, "Type": "network", "Scheme": "internal", "IpAddressType": "dualstack",
+            "SubnetMappings": [mapping]})
+    }
+
+    fn create_dual(world: &mut World, name: &str, mapping: Value) -> Value {
+        world.ok("elbv2", "CreateLoadBalancer", dual(name, mapping))["LoadBalancers"][0].clone()
+    }
+
     fn interface_at(world: &World, address: &str) -> InterfaceId {
-        let address: Ipv4Addr = address.parse().unwrap();
-        world.state.interfaces.values().find(|i| i.address == address).unwrap().id.clone()
+        let address: IpAddr = address.parse().unwrap();
+        let has_it = |interface: &&std::sync::Arc<Interface>| interface.addresses().any(|own| own == address);
+        world.state.interfaces.values().find(has_it).unwrap().id.clone()
     }
 
     fn report(world: &mut World, at: &str, outcome: AddressOutcome) {
@@ -273,6 +318,67 @@ mod tests {
             let (code, message) = world.refuse("elbv2", "CreateLoadBalancer", input);
             assert_eq!(code, "InvalidConfigurationRequest");
             assert!(message.contains(given) && message.contains("in use"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_dual_stack_load_balancer_is_active_once_the_host_has_both_addresses() {
+        let mut world = world();
+        add_ipv6(&mut world, "fd00:0:0:1::/64");
+        let lb = create_dual(&mut world, "a", json!({"SubnetId": "subnet-a"}));
+        assert_eq!((address(&lb).as_str(), address6(&lb).as_str()), ("10.0.1.5", "fd00:0:0:1::4"));
+        report(&mut world, "10.0.1.5", AddressOutcome::Stands);
+        assert_eq!(describe(&mut world, "a")["State"]["Code"], "provisioning");
+        // The one after it is the host's own, and the next another machine's.
+        report(&mut world, "fd00:0:0:1::4", taken(&["fd00:0:0:1::4", "fd00:0:0:1::6"]));
+        let lb = describe(&mut world, "a");
+        assert_eq!((address(&lb).as_str(), address6(&lb).as_str()), ("10.0.1.5", "fd00:0:0:1::7"));
+        assert_eq!(lb["State"]["Code"], "provisioning");
+        report(&mut world, "fd00:0:0:1::7", AddressOutcome::Stands);
+        assert_eq!(describe(&mut world, "a")["State"], json!({"Code": "active"}));
+        report(&mut world, "fd00:0:0:1::7", taken(&["fd00:0:0:1::7"]));
+        let lb = describe(&mut world, "a");
+        assert_eq!(address6(&lb), "fd00:0:0:1::7", "relied upon");
+        assert_eq!(lb["State"]["Reason"], "fd00:0:0:1::7 is in use by 02:00:00:00:00:05");
+        // Without IPv6 nothing is wrong.
+        let set = json!({"LoadBalancerArn": lb["LoadBalancerArn"], "IpAddressType": "ipv4"});
+        world.ok("elbv2", "SetIpAddressType", set);
+        assert_eq!(describe(&mut world, "a")["State"], json!({"Code": "active"}));
+    }
+
+    #[test]
+    fn an_ipv6_address_that_was_asked_for_is_never_exchanged() {
+        let mut world = world();
+        add_ipv6(&mut world, "fd00:0:0:1::/64");
+        let given = json!({"SubnetId": "subnet-a", "IPv6Address": "fd00:0:0:1::50"});
+        create_dual(&mut world, "a", given);
+        report(&mut world, "fd00:0:0:1::50", taken(&["fd00:0:0:1::50"]));
+        let lb = describe(&mut world, "a");
+        assert_eq!((address6(&lb).as_str(), &lb["State"]["Code"]), ("fd00:0:0:1::50", &json!("failed")));
+        for given in ["fd00:0:0:1::50", "fd00:0:0:1::5"] {
+            let mapping = json!({"SubnetId": "subnet-a", "IPv6Address": given});
+            let (code, message) = world.refuse("elbv2", "CreateLoadBalancer", dual("b", mapping));
+            assert_eq!(code, "InvalidConfigurationRequest");
+            assert!(message.contains(given) && message.contains("in use"), "{message}");
+        }
+    }
+
+    #[test]
+    fn ipv6_that_is_not_on_the_subnets_interface_is_refused_by_name() {
+        for (range, why) in [
+            ("fd00:0:0:2::/64", "fd00:0:0:2::/64 is on interface eth2, and 10.0.1.0/24 on eth1"),
+            ("fd00:0:0:3::/64", "no interface of the host has an address in fd00:0:0:3::/64"),
+        ] {
+            let mut world = world();
+            add_ipv6(&mut world, range);
+            let lb = create(&mut world, "a", json!({"SubnetId": "subnet-a"}))["LoadBalancerArn"].clone();
+            let set = json!({"LoadBalancerArn": lb, "IpAddressType": "dualstack"});
+            let new = dual("b", json!({"SubnetId": "subnet-a"}));
+            for (operation, input) in [("SetIpAddressType", set), ("CreateLoadBalancer", new)] {
+                let (code, message) = world.refuse("elbv2", operation, input);
+                assert_eq!(code, "InvalidSubnet");
+                assert_eq!(message, format!("Subnet 'subnet-a' cannot carry load balancers: {why}"));
+            }
         }
     }
 

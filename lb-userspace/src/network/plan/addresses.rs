@@ -5,14 +5,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
-    model::{id::InterfaceId, network::InterfaceOwner, underlay::Underlay},
-    snapshot::{host::HostSlice, node::NodeSlice},
+    model::{
+        id::InterfaceId,
+        network::InterfaceOwner,
+        underlay::{Place, Underlay},
+    },
+    snapshot::{
+        host::{HostSlice, SubnetNetwork},
+        node::{NodeInterface, NodeInterface6, NodeSlice},
+    },
 };
 
 /// The host's interfaces by name.
@@ -33,19 +40,21 @@ pub struct Device {
     pub addresses: Vec<Held>,
     /// The next hop of the default route by this interface, if there is one.
     pub router: Option<Ipv4Addr>,
+    /// That of IPv6: a link-local address, where the router told it.
+    pub router6: Option<Ipv6Addr>,
 }
 
 /// An address that an interface has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     /// The address with its range.
-    pub net: Ipv4Net,
+    pub net: IpNet,
     /// Whether it bears our mark.
     pub marked: bool,
 }
 
 /// An address of ours, by interface.
-pub type Ours = BTreeSet<(String, Ipv4Addr)>;
+pub type Ours = BTreeSet<(String, IpAddr)>;
 
 /// An interface's address, and where it must stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,16 +64,23 @@ pub struct Static {
     /// Where.
     pub device: String,
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its subnet's range.
-    pub subnet: Ipv4Net,
+    pub subnet: IpNet,
+}
+
+impl Static {
+    /// What a report of it is about.
+    pub fn subject(&self) -> (InterfaceId, IpAddr) {
+        (self.interface.clone(), self.address)
+    }
 }
 
 /// What to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressPlan {
     /// Ours, and no longer wanted.
-    pub remove: Vec<(String, Ipv4Addr)>,
+    pub remove: Vec<(String, IpAddr)>,
     /// Wanted, and there.
     pub stand: Vec<Static>,
     /// Wanted, and not there.
@@ -72,7 +88,7 @@ pub struct AddressPlan {
     /// Wanted, and the host's own: of which interface.
     pub hosts: Vec<(Static, String)>,
     /// Wanted, and nowhere to put.
-    pub refused: Vec<(InterfaceId, Ipv4Addr, String)>,
+    pub refused: Vec<(InterfaceId, IpAddr, String)>,
 }
 
 /// The host's own addresses, and what may be used.
@@ -90,43 +106,55 @@ pub fn addresses(slice: &HostSlice, listed: &[String], devices: &Devices, record
     let underlay = underlay(listed, devices);
     let mut plan = AddressPlan::default();
     let mut wanted = Ours::new();
-    for (id, interface) in &slice.interfaces {
-        let refused = |why: String| (id.clone(), interface.address, why);
+    let each = slice.interfaces.iter().flat_map(|(id, own)| own.addresses().map(move |at| (id, own, at)));
+    for (id, interface, address) in each {
+        let mut refuse = |why: String| plan.refused.push((id.clone(), address, why));
         if !matches!(interface.owner, InterfaceOwner::LoadBalancer(_)) {
-            plan.refused.push(refused("only load balancers are on the host's own interfaces".to_owned()));
+            refuse("only load balancers are on the host's own interfaces".to_owned());
             continue;
         }
         let Some(subnet) = slice.subnets.get(&interface.subnet_id) else {
-            plan.refused.push(refused(format!("its subnet {} is not in the slice", interface.subnet_id)));
+            refuse(format!("its subnet {} is not in the slice", interface.subnet_id));
             continue;
         };
-        let device = match underlay.place(subnet.cidr) {
-            Ok(place) => place.interface.to_owned(),
-            Err(misplaced) => {
-                plan.refused.push(refused(misplaced.to_string()));
+        let (device, range) = match place_in(subnet, &underlay, address) {
+            Ok((place, range)) => (place.interface.to_owned(), range),
+            Err(why) => {
+                refuse(why);
                 continue;
             }
         };
-        let wants = Static {
-            interface: id.clone(),
-            device: device.clone(),
-            address: interface.address,
-            subnet: subnet.cidr,
-        };
-        match holder(devices, interface.address) {
+        let wants = Static { interface: id.clone(), device: device.clone(), address, subnet: range };
+        match holder(devices, address) {
             Some((name, held)) if !held.marked => plan.hosts.push((wants, name.clone())),
             Some((name, _)) if *name == device => {
-                wanted.insert((device, interface.address));
+                wanted.insert((device, address));
                 plan.stand.push(wants);
             }
             _ => {
-                wanted.insert((device, interface.address));
+                wanted.insert((device, address));
                 plan.add.push(wants);
             }
         }
     }
     plan.remove = ours(listed, devices, recorded).difference(&wanted).cloned().collect();
     plan
+}
+
+/// Where an address of a subnet has to be, and which of the subnet's ranges it is of.
+fn place_in<'a>(
+    subnet: &SubnetNetwork,
+    underlay: &'a Underlay,
+    address: IpAddr,
+) -> Result<(Place<'a>, IpNet), String> {
+    let (place, range) = match address {
+        IpAddr::V4(_) => (underlay.place(subnet.cidr), IpNet::from(subnet.cidr)),
+        IpAddr::V6(_) => {
+            let range = subnet.ipv6.ok_or("its subnet has no IPv6 range in the slice")?;
+            (underlay.place_beside(range, subnet.cidr), IpNet::from(range))
+        }
+    };
+    place.map(|place| (place, range)).map_err(|misplaced| misplaced.to_string())
 }
 
 /// What of us stands: marked addresses of interfaces that are listed, or were when we put them there.
@@ -144,13 +172,24 @@ pub fn ours(listed: &[String], devices: &Devices, recorded: &Ours) -> Ours {
 }
 
 /// Addresses after `taken` that may be tried next: none of the host's, none of the slice's.
-pub fn candidates(slice: &HostSlice, devices: &Devices, subnet: Ipv4Net, taken: Ipv4Addr) -> Vec<Ipv4Addr> {
-    let is_used = |address: Ipv4Addr| {
+pub fn candidates(slice: &HostSlice, devices: &Devices, subnet: IpNet, taken: IpAddr) -> Vec<IpAddr> {
+    let is_used = |address: IpAddr| {
         holder(devices, address).is_some()
-            || slice.interfaces.values().any(|interface| interface.address == address)
+            || slice.interfaces.values().any(|interface| interface.has(address))
     };
-    let after = u32::from(taken).saturating_add(1)..u32::from(subnet.broadcast());
-    after.map(Ipv4Addr::from).filter(|address| !is_used(*address)).take(CANDIDATES).collect()
+    let last = subnet.broadcast();
+    std::iter::successors(next(taken), |address| next(*address))
+        .take_while(|address| *address < last)
+        .filter(|address| !is_used(*address))
+        .take(CANDIDATES)
+        .collect()
+}
+
+fn next(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => u32::from(address).checked_add(1).map(|next| Ipv4Addr::from(next).into()),
+        IpAddr::V6(address) => u128::from(address).checked_add(1).map(|next| Ipv6Addr::from(next).into()),
+    }
 }
 
 /// The node's slice as this host has it: each load balancer's interface on the host's own. What has no place is left out,
@@ -162,7 +201,7 @@ pub fn place(slice: &NodeSlice, listed: &[String], devices: &Devices) -> (NodeSl
     for lb in placed.load_balancers.values_mut() {
         let name = lb.name.clone();
         lb.interfaces.retain(|_, interface| {
-            if underlay.is_hosts(interface.address) {
+            if underlay.is_hosts(interface.address.into()) {
                 refused.push(format!("{name}: {} is the host's own address", interface.address));
                 return false;
             }
@@ -181,8 +220,18 @@ pub fn place(slice: &NodeSlice, listed: &[String], devices: &Devices) -> (NodeSl
             interface.device = found.interface.to_owned();
             interface.secondary.retain_mut(|own| {
                 own.device = found.interface.to_owned();
-                !underlay.is_hosts(own.address)
+                !underlay.is_hosts(own.address.into())
             });
+            if let Some(own) = interface.ipv6 {
+                let router = devices.get(found.interface).and_then(|device| device.router6);
+                interface.ipv6 = match place6(interface, own, &underlay) {
+                    Ok(placed) => Some(NodeInterface6 { router: router.unwrap_or(own.router), ..placed }),
+                    Err(why) => {
+                        refused.push(format!("{name}: {why}"));
+                        None
+                    }
+                };
+            }
             // The host's range says who is on the wire, and its routes who is not.
             interface.prefix_len = found.own.prefix_len();
             if let Some(router) = devices.get(found.interface).and_then(|device| device.router) {
@@ -194,7 +243,28 @@ pub fn place(slice: &NodeSlice, listed: &[String], devices: &Devices) -> (NodeSl
     (placed, refused)
 }
 
-fn holder(devices: &Devices, address: Ipv4Addr) -> Option<(&String, &Held)> {
+/// What an interface has of IPv6, with the host's range. Where the host was given an address alone (`/128`, by DHCPv6),
+/// the subnet's says who is on the wire.
+fn place6(
+    interface: &NodeInterface,
+    own: NodeInterface6,
+    underlay: &Underlay,
+) -> Result<NodeInterface6, String> {
+    if underlay.is_hosts(own.address.into()) {
+        return Err(format!("{} is the host's own address", own.address));
+    }
+    let ipv4 = Ipv4Net::new(interface.address, interface.prefix_len).map_err(|error| error.to_string())?;
+    let ipv6 = Ipv6Net::new(own.address, own.prefix_len).map_err(|error| error.to_string())?;
+    let found =
+        underlay.place_beside(ipv6.trunc(), ipv4.trunc()).map_err(|misplaced| misplaced.to_string())?;
+    let prefix_len = match found.own.prefix_len() {
+        ALONE => own.prefix_len,
+        wire => wire,
+    };
+    Ok(NodeInterface6 { prefix_len, ..own })
+}
+
+fn holder(devices: &Devices, address: IpAddr) -> Option<(&String, &Held)> {
     devices.iter().find_map(|(name, device)| {
         device.addresses.iter().find(|held| held.net.addr() == address).map(|held| (name, held))
     })
@@ -202,6 +272,8 @@ fn holder(devices: &Devices, address: Ipv4Addr) -> Option<(&String, &Held)> {
 
 /// Asked for at once when one is taken: a network with more machines in a row costs another second.
 const CANDIDATES: usize = 32;
+/// The prefix of an IPv6 address that came without a range.
+const ALONE: u8 = 128;
 
 #[cfg(test)]
 mod tests {
@@ -228,7 +300,8 @@ mod tests {
 
     fn devices(more: &[(&str, bool)]) -> Devices {
         let eth1 = [&[("10.0.1.10/16", false)], more].concat();
-        let eth1 = Device { router: Some("10.0.0.254".parse().unwrap()), ..device(&eth1) };
+        let (router, router6) = ("10.0.0.254".parse().ok(), "fe80::1".parse().ok());
+        let eth1 = Device { router, router6, ..device(&eth1) };
         [("eth0".to_owned(), device(&[("192.0.2.10/24", false)])), ("eth1".to_owned(), eth1)].into()
     }
 
@@ -250,6 +323,20 @@ mod tests {
                 ipv6: None,
             };
             slice.interfaces.insert(InterfaceId::from(format!("eni-{address}")), interface);
+        }
+        slice
+    }
+
+    /// The slice with IPv6: `10.0.1.4` is `fd00:0:0:1::4` too.
+    fn dual(addresses: &[(&str, &str)]) -> HostSlice {
+        let mut slice = slice(addresses);
+        for subnet in slice.subnets.values_mut() {
+            let [.., number, _] = subnet.cidr.network().octets();
+            subnet.ipv6 = Some(format!("fd00:0:0:{number}::/64").parse().unwrap());
+        }
+        for interface in slice.interfaces.values_mut() {
+            let [.., number, host] = interface.address.octets();
+            interface.ipv6 = Some(format!("fd00:0:0:{number}::{host}").parse().unwrap());
         }
         slice
     }
@@ -304,6 +391,47 @@ mod tests {
         assert_eq!(plan.hosts.len(), 1);
         assert_eq!((plan.add.len(), plan.remove.len()), (0, 0));
         assert!(plan.refused[0].2.contains("eth0, which [network] interfaces does not list"), "{plan:?}");
+    }
+
+    #[test]
+    fn ipv6_addresses_stand_where_those_of_ipv4_do() {
+        let slice = dual(&[("10.0.1.4", "subnet-a")]);
+        let held = devices(&[("fd00:0:0:1::a/64", false), ("10.0.1.4/32", true)]);
+        let plan = addresses(&slice, &listed(), &held, &Ours::new());
+        assert_eq!(shown(&plan.stand), ["10.0.1.4 on eth1"]);
+        assert_eq!(shown(&plan.add), ["fd00:0:0:1::4 on eth1"]);
+        assert_eq!(plan.add[0].subnet.to_string(), "fd00:0:0:1::/64");
+        let gone = addresses(
+            &HostSlice::default(),
+            &listed(),
+            &devices(&[("fd00:0:0:1::4/128", true)]),
+            &Ours::new(),
+        );
+        assert_eq!(gone.remove, [("eth1".to_owned(), "fd00:0:0:1::4".parse().unwrap())]);
+        // No IPv6 on the interface: IPv4 goes on alone.
+        let plan = addresses(&slice, &listed(), &devices(&[]), &Ours::new());
+        assert_eq!(shown(&plan.add), ["10.0.1.4 on eth1"]);
+        assert_eq!(plan.refused.len(), 1);
+        let (_, address, why) = &plan.refused[0];
+        assert_eq!(address.to_string(), "fd00:0:0:1::4");
+        assert_eq!(why, "no interface of the host has an address in fd00:0:0:1::/64");
+    }
+
+    #[test]
+    fn candidates_of_ipv6_are_few_however_many_there_are() {
+        let slice = dual(&[("10.0.1.4", "subnet-a"), ("10.0.1.6", "subnet-a")]);
+        let subnet = "fd00:0:0:1::/64".parse().unwrap();
+        let found = candidates(
+            &slice,
+            &devices(&[("fd00:0:0:1::7/64", false)]),
+            subnet,
+            "fd00:0:0:1::4".parse().unwrap(),
+        );
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found[..3], ["fd00:0:0:1::5", "fd00:0:0:1::8", "fd00:0:0:1::9"]);
+        assert_eq!(found.len(), CANDIDATES);
+        let last = "fd00:0:0:1:ffff:ffff:ffff:fffe".parse().unwrap();
+        assert_eq!(candidates(&slice, &devices(&[]), subnet, last), [] as [IpAddr; 0]);
     }
 
     #[test]
@@ -375,6 +503,34 @@ mod tests {
             (interface.device.as_str(), interface.prefix_len, interface.router.to_string().as_str()),
             ("eth1", 16, "10.0.0.254")
         );
+    }
+
+    #[test]
+    fn a_node_has_of_ipv6_what_the_interface_has() {
+        let mut slice = node(&["10.0.1.4"]);
+        for lb in slice.load_balancers.values_mut() {
+            for interface in lb.interfaces.values_mut() {
+                interface.ipv6 = Some(NodeInterface6 {
+                    address: "fd00:0:0:1::4".parse().unwrap(),
+                    prefix_len: 64,
+                    router: "fd00:0:0:1::1".parse().unwrap(),
+                });
+            }
+        }
+        let ipv6 = |held: &[(&str, bool)]| {
+            let (placed, refused) = place(&slice, &listed(), &devices(held));
+            let lb = placed.load_balancers.into_values().next().unwrap();
+            let interface = lb.interfaces.into_values().next().unwrap();
+            let shown = |own: NodeInterface6| format!("{}/{} by {}", own.address, own.prefix_len, own.router);
+            (interface.ipv6.map(shown), refused)
+        };
+        let stands = |held: &str| (Some(format!("fd00:0:0:1::4/{held} by fe80::1")), Vec::new());
+        assert_eq!(ipv6(&[("fd00:0:0:1::a/56", false)]), stands("56"));
+        assert_eq!(ipv6(&[("fd00:0:0:1::a/128", false)]), stands("64"));
+        let refused = |why: &str| (None, vec![format!("lb: {why}")]);
+        assert_eq!(ipv6(&[("fd00:0:0:1::4/64", false)]), refused("fd00:0:0:1::4 is the host's own address"));
+        let nowhere = "no interface of the host has an address in fd00:0:0:1::/64";
+        assert_eq!(ipv6(&[("fd00:0:0:1::4/128", true)]), refused(nowhere));
     }
 
     #[test]

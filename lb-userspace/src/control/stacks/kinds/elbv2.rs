@@ -145,8 +145,8 @@ fn load_balancer_stands(draft: &Draft, resource: &StackResource) -> Readiness {
     };
     let interfaces = lb.zones.iter().filter_map(|zone| draft.one::<Interface>(zone.interface_id.as_str()));
     let mut readiness = Readiness::Stands(None);
-    for interface in interfaces {
-        match &interface.standing {
+    for standing in interfaces.flat_map(|interface| interface.standings()) {
+        match standing {
             Standing::Stands => {}
             Standing::Awaited => readiness = Readiness::Waits,
             Standing::Refused(reason) => return Readiness::Failed(reason.clone()),
