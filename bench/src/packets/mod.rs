@@ -14,6 +14,8 @@ mod driver;
 mod tables;
 /// What the verifier says of our programs.
 mod programs;
+/// What a change of targets moves in a ring.
+mod reshuffle;
 
 use std::collections::BTreeMap;
 
@@ -53,6 +55,7 @@ pub(crate) fn bench() -> Result<()> {
 
     let mut run = Run { report: Report::new("packets"), scale: None, nets: BTreeMap::new() };
     programs::measure(&mut run.report)?;
+    reshuffle::measure(&mut run.report);
     run.measure(CASES, tables::ENTRIES, ROUNDS)?;
     let tables = run.measure(MANY, MANY_ENTRIES, MANY_ROUNDS)?;
     run.memory(&tables, MANY_ENTRIES)?;

@@ -26,10 +26,12 @@ use super::interfaces;
 use super::ledger::Ledger;
 use super::listing::{self, Directory, FlowFilter, FlowLine};
 use super::load::{self, LoadError, Loaded};
+use super::maglev::Moves;
 use super::maps::{self, Maps, MapsError};
 use super::neighbours::Neighbours;
 use super::plan::Plan;
 use super::reconcile::{Exceeded, Interface, Surroundings, Write, identify, is_due, reconcile};
+use super::reshuffle;
 use super::sweep::{Judge, Place, Sweep};
 use super::view::Names;
 use crate::model::{id::Arn, target_group::TargetKey};
@@ -95,6 +97,7 @@ pub struct Balancer {
     changed_in_pass: u64,
     flow_entries: u32,
     expired: u64,
+    reshuffled: Moves,
     adopted: bool,
     directory: PathBuf,
     object: std::borrow::Cow<'static, [u8]>,
@@ -151,6 +154,7 @@ impl Balancer {
             changed_in_pass: 0,
             flow_entries: options.flow_entries,
             expired: 0,
+            reshuffled: Moves::default(),
             adopted,
             directory: directory.to_owned(),
             object: options.object.clone(),
@@ -240,8 +244,12 @@ impl Balancer {
     pub fn counters(&self) -> Result<Counters, BalancerError> {
         let none = Census::default();
         let census = self.census.as_ref().unwrap_or(&none);
-        let mut counters =
-            Counters { expired_flows: self.expired, flow_entries: census.entries, ..Counters::default() };
+        let mut counters = Counters {
+            expired_flows: self.expired,
+            flow_entries: census.entries,
+            reshuffled: self.reshuffled,
+            ..Counters::default()
+        };
         let mut seen = BTreeSet::new();
         for (own, name, listener) in self.plan.listeners() {
             if let Some(index) = self.ledger.listeners.get(name) {
@@ -393,6 +401,11 @@ impl Balancer {
         self.changed_in_pass = self.sweep.pass();
         match self.maps.write(&writes) {
             Ok(()) => {
+                for reshuffle in reshuffle::between(&self.ledger, &ledger) {
+                    reshuffle.tell();
+                    self.reshuffled.moved += reshuffle.moves.moved;
+                    self.reshuffled.ideal += reshuffle.moves.ideal;
+                }
                 self.ledger = ledger;
                 Ok(())
             }

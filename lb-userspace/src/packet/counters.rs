@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use lb_common::abi::{DropReason, ListenerCounters, TargetCounters};
 
+use super::maglev::Moves;
 use super::plan::{ListenerName, Service, TargetName};
 use crate::model::id::Arn;
 
@@ -20,6 +21,8 @@ pub struct Counters {
     pub expired_flows: u64,
     /// Entries of both flow tables at the last pass, two a flow at most.
     pub flow_entries: u64,
+    /// Slots that changes of targets moved in rings, and as many as they had to, since the process began.
+    pub reshuffled: Moves,
 }
 
 /// A listener's.

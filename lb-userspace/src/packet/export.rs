@@ -59,6 +59,9 @@ impl Exporter {
             }
         }
         tally.count(name::NLB_EXPIRED_FLOWS, &Vec::new(), counters.expired_flows);
+        let slots = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        tally.count(name::NLB_RING_SLOTS_MOVED, &Vec::new(), slots(counters.reshuffled.moved));
+        tally.count(name::NLB_RING_SLOTS_IDEAL, &Vec::new(), slots(counters.reshuffled.ideal));
         tally.gauge(name::NLB_FLOW_ENTRIES, &Vec::new(), counters.flow_entries);
         self.carry(&tally);
         self.find_peaks(&mut tally, now);

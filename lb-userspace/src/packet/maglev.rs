@@ -1,6 +1,8 @@
 //! A weighted Maglev table: each target prefers slots in its own order, and takes turns by weight. A target that comes
 //! or goes moves few slots besides its own (Eisenbud et al., NSDI'16, §3.4).
 
+use std::collections::BTreeMap;
+
 use lb_common::abi::{NO_TARGET, RING_SIZE, Ring};
 
 /// A target in a ring.
@@ -46,6 +48,35 @@ pub fn ring(members: &[Member]) -> Box<Ring> {
     }
 }
 
+/// What a change does to flows that have no entry yet, and to those of targets that have none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// Slots that have another target than before.
+    pub moved: usize,
+    /// As many had to: what some targets' shares grew by.
+    pub ideal: usize,
+}
+
+impl Moves {
+    /// From one ring to the next.
+    pub fn between(before: &Ring, after: &Ring) -> Self {
+        let shares = |ring: &Ring| {
+            let mut shares: BTreeMap<u16, usize> = BTreeMap::new();
+            for slot in ring {
+                *shares.entry(*slot).or_default() += 1;
+            }
+            shares
+        };
+        let earlier = shares(before);
+        let grown =
+            |(index, now): (u16, usize)| now.saturating_sub(earlier.get(&index).copied().unwrap_or(0));
+        Self {
+            moved: before.iter().zip(after).filter(|(before, after)| before != after).count(),
+            ideal: shares(after).into_iter().map(grown).sum(),
+        }
+    }
+}
+
 /// A permutation of the slots: an offset and a step, as the number of slots is prime.
 struct Order {
     at: usize,
@@ -76,6 +107,8 @@ fn mix(seed: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn members(weights: &[u32]) -> Vec<Member> {
@@ -167,6 +200,50 @@ mod tests {
             let actual = share(&ring, index) as f64 / RING_SIZE as f64;
             let error = (actual / ideal - 1.0).abs();
             assert!(ideal < 0.01 || error <= 0.01, "target {index}: {actual} instead of {ideal}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn shares_and_moves_stay_close_to_what_they_must_be(
+            weights in proptest::collection::vec(1_u32..=999_000, 2..60),
+            salt in any::<u64>(),
+            which in any::<prop::sample::Index>(),
+            new_weight in 1_u32..=999_000,
+        ) {
+            let mut members = members(&weights);
+            for member in &mut members {
+                member.seed ^= salt;
+            }
+            let before = ring(&members);
+            let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+            for member in &members {
+                let ideal = f64::from(member.weight) / total as f64;
+                let actual = share(&before, member.index) as f64 / RING_SIZE as f64;
+                let error = (actual / ideal - 1.0).abs();
+                prop_assert!(ideal < 0.01 || error <= 0.01, "{member:?}: {actual} instead of {ideal}");
+            }
+
+            // Who it is decides, and not the index that it has for now.
+            let mut renamed = members.clone();
+            renamed.iter_mut().for_each(|member| member.index += 1_000);
+            let again = ring(&renamed);
+            prop_assert!(before.iter().zip(again.iter()).all(|(one, other)| one + 1_000 == *other));
+
+            let which = which.index(members.len());
+            let mut without = members.clone();
+            without.remove(which);
+            let mut changed = members.clone();
+            changed[which].weight = new_weight;
+            for after in [without, changed] {
+                let after = ring(&after);
+                let moves = Moves::between(&before, &after);
+                prop_assert!(moves.moved >= moves.ideal);
+                let needless = (moves.moved - moves.ideal) as f64 / RING_SIZE as f64;
+                prop_assert!(needless <= 0.05, "{moves:?}: {needless}");
+            }
         }
     }
 }

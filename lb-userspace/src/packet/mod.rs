@@ -13,6 +13,8 @@ pub mod maglev;
 pub mod ledger;
 /// The difference between a plan and what the maps hold.
 pub mod reconcile;
+/// What a change of targets moves in the rings.
+pub mod reshuffle;
 /// Which flows are over.
 pub mod flows;
 /// The kernel's clock and flood limits.

@@ -108,6 +108,8 @@ names! {
     NLB_DROPPED_PACKETS Counter "Gatehouse" "nlb" "DroppedPacketCount" "Packets dropped in XDP, by reason",
     NLB_EXPIRED_FLOWS Counter "Gatehouse" "nlb" "ExpiredFlowCount" "Flows removed because they were over or idle",
     NLB_FLOW_ENTRIES Gauge "Gatehouse" "nlb" "FlowEntryCount" "Entries of the flow tables, two a flow at most",
+    NLB_RING_SLOTS_MOVED Counter "Gatehouse" "nlb" "RingSlotsMovedCount" "Slots of rings that changes of targets moved, of 65,537 each",
+    NLB_RING_SLOTS_IDEAL Counter "Gatehouse" "nlb" "RingSlotsIdealCount" "Slots that had to move: what some targets' shares grew by",
     API_COUNT Counter "AWS/ApiGateway" "api" "Count" "Requests of a stage",
     API_4XX Counter "AWS/ApiGateway" "api" "4xx" "Requests of a stage that were answered 4XX",
     API_5XX Counter "AWS/ApiGateway" "api" "5xx" "Requests of a stage that were answered 5XX",

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use aya::programs::{Xdp, xdp::XdpMode};
+use lb_common::abi::RING_SIZE;
 use lb_userspace::network::namespace;
 use lb_userspace::packet::Verdict;
 
@@ -78,6 +79,10 @@ fn established_flows_survive_a_new_target_and_new_ones_find_it() {
     for connection in &mut connections {
         assert_eq!(connection.ask().unwrap(), NEAR);
     }
+    // One of two is new: half of the slots had to move, and no other did.
+    let moves = node.counters().reshuffled;
+    assert!(moves.ideal.abs_diff(RING_SIZE / 2) <= 1, "{moves:?}");
+    assert!(moves.moved >= moves.ideal && moves.moved - moves.ideal < RING_SIZE / 50, "{moves:?}");
     find_both(&world, CLIENT);
     // And a swap to the other one alone.
     node.apply(plan(&[FAR]));
