@@ -21,7 +21,7 @@ use aya_ebpf::{
     macros::xdp,
     programs::XdpContext,
 };
-use lb_common::packet::{Outcome, V4, V6, Verdict, admit, begin, hasten, ponder, stray};
+use lb_common::packet::{Outcome, V4, V6, Verdict, admit, begin, cookie, hasten, ponder, stray};
 use lb_common::wire::Window;
 
 /// The network load balancer: attached to its interfaces. What is not of an established flow goes on to the programs
@@ -50,6 +50,8 @@ stages! {
     stray6: context => stray::<V6, _>(&window(&context), ingress(&context), &maps(&context));
     admit4: context => admit::<V4, _>(&window(&context), ingress(&context), &maps(&context));
     admit6: context => admit::<V6, _>(&window(&context), ingress(&context), &maps(&context));
+    cookie4: context => cookie::<V4, _>(&window(&context), ingress(&context), &maps(&context));
+    cookie6: context => cookie::<V6, _>(&window(&context), ingress(&context), &maps(&context));
     begin4: context => begin::<V4, _>(&window(&context), ingress(&context), &maps(&context));
     begin6: context => begin::<V6, _>(&window(&context), ingress(&context), &maps(&context));
 }

@@ -3,7 +3,7 @@
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
-    DecapCounters, DialKey, Dialled, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, MAX_ADDRESSES, MAX_BUDGETED_SOURCES, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, MAX_LISTENERS, MAX_RINGS, MAX_SERVER_IDS, MAX_SENDERS, MAX_SOURCES, MAX_TARGETS, PortCursor, Pulse, Ring, SenderKey, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters, CaptureFilter, CaptureState, IDLE_RING_BYTES, Sample,
+    CookieCounters, DecapCounters, DialKey, Dialled, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, MAX_ADDRESSES, MAX_BUDGETED_SOURCES, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, MAX_LISTENERS, MAX_RINGS, MAX_SERVER_IDS, MAX_SENDERS, MAX_SOURCES, MAX_TARGETS, PortCursor, Pulse, Ring, SenderKey, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters, CaptureFilter, CaptureState, IDLE_RING_BYTES, Sample,
 };
 use lb_common::packet::{Draft, Note, Stage};
 
@@ -85,6 +85,17 @@ pub static LISTENER_COUNTERS: PerCpuArray<ListenerCounters, MAX_LISTENERS> = Per
 
 #[btf_map]
 pub static TARGET_COUNTERS: PerCpuArray<TargetCounters, MAX_TARGETS> = PerCpuArray::new();
+
+#[btf_map]
+pub static COOKIE_COUNTERS: PerCpuArray<CookieCounters, MAX_LISTENERS> = PerCpuArray::new();
+
+// Of all CPUs: a SYN and the acknowledgement of its cookie may come to two.
+#[btf_map]
+pub static COOKIE_TICKS: Array<u32, MAX_LISTENERS> = Array::new();
+
+// Working memory: a TCP header with its options, where it is all in one piece.
+#[btf_map]
+pub static TCP_HEADER: PerCpuArray<[u64; 12], 1> = PerCpuArray::new();
 
 #[btf_map]
 pub static DROPS: PerCpuArray<u64, { DropReason::ALL.len() }> = PerCpuArray::new();

@@ -2,15 +2,18 @@
 
 use core::cell::Cell;
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, xdp_md};
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, BPF_NOEXIST, bpf_sock, bpf_sock_tuple, xdp_md};
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len};
+use aya_ebpf::helpers::{
+    bpf_ktime_get_ns, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie, bpf_tcp_gen_syncookie,
+    bpf_xdp_adjust_head, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+};
 use lb_common::abi::{
-    DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey,
+    CookieCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey,
     MAX_LISTENERS, PortBe, Pulse, RING_SIZE, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
 };
-use lb_common::packet::{Budget, Draft, FamilyTables, InsertError, Note, Tables, V4, V6};
-use lb_common::wire::Window;
+use lb_common::packet::{Acknowledged, Budget, Draft, FamilyTables, Handshake, InsertError, Note, Tables, V4, V6};
+use lb_common::wire::{Tcp, Window};
 
 use crate::maps;
 
@@ -112,6 +115,46 @@ macro_rules! family_tables {
             }
 
             #[inline(always)]
+            fn cookie(&self, key: &FlowKey<$address>, syn: &Handshake<'_, $family>) -> Option<u32> {
+                let header = maps::TCP_HEADER.get_ptr_mut(0)?;
+                // Hidden from the compiler, which knows that the bounds hold; the verifier does not.
+                let length = TCP_LENGTH + (core::hint::black_box(syn.length as u32 - TCP_LENGTH) & 63);
+                // SAFETY: this CPU's own element is longer than that; the socket is released before it is forgotten.
+                let cookie = unsafe {
+                    if bpf_xdp_load_bytes(self.context, syn.at as u32, header.cast(), length) != 0 {
+                        return None;
+                    }
+                    let socket = self.socket(key)?;
+                    let ip = core::ptr::from_ref(syn.ip).cast_mut();
+                    let ip_length = size_of_val(syn.ip) as u32;
+                    let cookie = bpf_tcp_gen_syncookie(socket.cast(), ip.cast(), ip_length, header.cast(), length);
+                    bpf_sk_release(socket.cast());
+                    cookie
+                };
+                (cookie >= 0).then_some(cookie as u32)
+            }
+
+            #[inline(always)]
+            fn acknowledged(&self, key: &FlowKey<$address>, segment: &Handshake<'_, $family>) -> Acknowledged {
+                // SAFETY: the headers are views; the socket is released before it is forgotten.
+                let said = unsafe {
+                    let Some(socket) = self.socket(key) else { return Acknowledged::Other };
+                    let (ip, tcp) = (core::ptr::from_ref(segment.ip), core::ptr::from_ref(segment.tcp));
+                    let ip_length = size_of_val(segment.ip) as u32;
+                    let (ip, tcp) = (ip.cast_mut().cast(), tcp.cast_mut().cast());
+                    let said = bpf_tcp_check_syncookie(socket.cast(), ip, ip_length, tcp, TCP_LENGTH);
+                    bpf_sk_release(socket.cast());
+                    said
+                };
+                match said {
+                    0 => Acknowledged::Cookie,
+                    ENOENT => Acknowledged::Nothing,
+                    // It is no listening socket that was found.
+                    _ => Acknowledged::Other,
+                }
+            }
+
+            #[inline(always)]
             fn spend_source(&self, source: $address, tick: u32) -> u32 {
                 let source = Aligned(source);
                 match maps::$budgets.get_ptr_mut(&source.0) {
@@ -128,6 +171,21 @@ macro_rules! family_tables {
 
 family_tables!(V4, Ipv4Be, FLOWS, ADDRESSES, LISTENERS, SOURCES, FRAGMENTS, SOURCE_BUDGET, DRAFT);
 family_tables!(V6, Ipv6Be, FLOWS6, ADDRESSES6, LISTENERS6, SOURCES6, FRAGMENTS6, SOURCE_BUDGET6, DRAFT6);
+
+impl Maps {
+    /// The node's own socket for a segment; to be released.
+    #[inline(always)]
+    unsafe fn socket<A>(&self, key: &FlowKey<A>) -> Option<*mut bpf_sock> {
+        // The kernel's tuple is what a key has before its protocol.
+        let tuple = core::ptr::from_ref(key).cast_mut().cast::<bpf_sock_tuple>();
+        let length = (size_of::<FlowKey<A>>() - size_of::<u32>()) as u32;
+        // SAFETY: the context is this call's, and the tuple so long.
+        let socket = unsafe {
+            bpf_skc_lookup_tcp(self.context.cast(), tuple, length, i64::from(BPF_F_CURRENT_NETNS) as u64, 0)
+        };
+        if socket.is_null() { None } else { Some(socket) }
+    }
+}
 
 impl Tables for Maps {
     #[inline(always)]
@@ -157,7 +215,7 @@ impl Tables for Maps {
     fn pulse(&self) -> Pulse {
         match maps::PULSE.get(0) {
             Some(pulse) => *pulse,
-            None => Pulse { tick: 0, syn_limit: 0, source_limit: 0, pad: 0 },
+            None => Pulse { tick: 0, syn_limit: 0, source_limit: 0, cookie_scale: 0 },
         }
     }
 
@@ -270,6 +328,41 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn stamp_ms(&self) -> u32 {
+        // SAFETY: takes nothing.
+        (unsafe { bpf_ktime_get_ns() } / NANOSECONDS) as u32
+    }
+
+    #[inline(always)]
+    fn cookie_tick(&self, listener: u32) -> u32 {
+        maps::COOKIE_TICKS.get(listener).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn count_cookie(&self, listener: u32, tick: u32) {
+        at_cookies(listener, |counters| counters.sent += 1);
+        if let Some(last) = maps::COOKIE_TICKS.get_ptr_mut(listener) {
+            // SAFETY: a single store of a word, and the same on every CPU; most find it written.
+            unsafe {
+                if *last != tick {
+                    *last = tick;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn count_acknowledged(&self, listener: u32, is_cookie: bool) {
+        at_cookies(listener, |counters| {
+            if is_cookie {
+                counters.valid += 1;
+            } else {
+                counters.invalid += 1;
+            }
+        });
+    }
+
+    #[inline(always)]
     fn count_drop(&self, reason: DropReason) {
         if let Some(count) = maps::DROPS.get_ptr_mut(reason.index()) {
             // SAFETY: this CPU's own element.
@@ -281,6 +374,14 @@ impl Tables for Maps {
 #[inline(always)]
 fn at_listener(index: u32, add: impl FnOnce(&mut ListenerCounters)) {
     if let Some(counters) = maps::LISTENER_COUNTERS.get_ptr_mut(index) {
+        // SAFETY: this CPU's own element.
+        add(unsafe { &mut *counters });
+    }
+}
+
+#[inline(always)]
+fn at_cookies(index: u32, add: impl FnOnce(&mut CookieCounters)) {
+    if let Some(counters) = maps::COOKIE_COUNTERS.get_ptr_mut(index) {
         // SAFETY: this CPU's own element.
         add(unsafe { &mut *counters });
     }
@@ -314,3 +415,8 @@ fn place(whose: Budget) -> u32 {
 }
 
 const EEXIST: i32 = -17;
+const ENOENT: i64 = -2;
+/// Of a TCP header without options.
+const TCP_LENGTH: u32 = size_of::<Tcp>() as u32;
+/// In a millisecond.
+const NANOSECONDS: u64 = 1_000_000;

@@ -199,7 +199,7 @@ fn fill(ebpf: &mut Ebpf) -> Result<()> {
         targets.set(index, entry, 0)?;
     }
     let mut pulse: Array<&mut MapData, Pulse> = map(ebpf, abi::PULSE)?;
-    pulse.set(0, Pulse { tick: TICK, syn_limit: u32::MAX, source_limit: 0, pad: 0 }, 0)?;
+    pulse.set(0, Pulse { tick: TICK, syn_limit: u32::MAX, source_limit: 0, cookie_scale: 0 }, 0)?;
     let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
     let mut ports: PerCpuArray<&mut MapData, PortCursor> = map(ebpf, abi::PORTS)?;
     let cursor = PortCursor { first: 40_000, span: 9_000, next: 0, pad: 0 };

@@ -38,6 +38,19 @@ pub struct TargetCounters {
 }
 const _: () = assert!(size_of::<TargetCounters>() == 32);
 
+/// Of the SYN cookies of one listener.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct CookieCounters {
+    /// SYNs that were answered with one.
+    pub sent: u64,
+    /// Segments of no connection that acknowledged one.
+    pub valid: u64,
+    /// Segments of no connection that acknowledged none, while cookies could have been.
+    pub invalid: u64,
+}
+const _: () = assert!(size_of::<CookieCounters>() == 24);
+
 /// Why a packet for one of our addresses was not forwarded.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

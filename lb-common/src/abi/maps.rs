@@ -44,6 +44,10 @@ pub const PORTS: &str = "PORTS";
 pub const LISTENER_COUNTERS: &str = "LISTENER_COUNTERS";
 /// Index of the target → [`super::TargetCounters`] per CPU.
 pub const TARGET_COUNTERS: &str = "TARGET_COUNTERS";
+/// Index of the listener → [`super::CookieCounters`] per CPU.
+pub const COOKIE_COUNTERS: &str = "COOKIE_COUNTERS";
+/// Index of the listener → tick in which it last sent a SYN cookie; 0 is never.
+pub const COOKIE_TICKS: &str = "COOKIE_TICKS";
 /// [`super::DropReason`] → packets per CPU.
 pub const DROPS: &str = "DROPS";
 
@@ -59,7 +63,7 @@ pub const SAMPLES: &str = "SAMPLES";
 pub const ENTRANCE: &str = "ENTRANCE";
 
 /// Every map that flows and what is decided about them need.
-pub const MAP_NAMES: [&str; 23] = [
+pub const MAP_NAMES: [&str; 25] = [
     FLOWS,
     FLOWS6,
     ADDRESSES,
@@ -82,6 +86,8 @@ pub const MAP_NAMES: [&str; 23] = [
     PORTS,
     LISTENER_COUNTERS,
     TARGET_COUNTERS,
+    COOKIE_COUNTERS,
+    COOKIE_TICKS,
     DROPS,
 ];
 
@@ -116,3 +122,6 @@ pub const FRAGMENT_TICKS: u32 = 15;
 
 /// Seconds after which a flow whose handshake was not finished makes room.
 pub const EMBRYONIC_TICKS: u32 = 10;
+
+/// Seconds for which a SYN cookie is good (Linux: TCP_SYNCOOKIE_VALID).
+pub const COOKIE_VALID_TICKS: u32 = 120;

@@ -26,7 +26,7 @@ pub use capture::{
     CaptureFilter, CaptureState, IDLE_RING_BYTES, NO_REASON, SAMPLE_RING_BYTES, SNAP_MAX, Sample, SampleHead,
     capture_verdict,
 };
-pub use counters::{DropReason, ListenerCounters, TargetCounters};
+pub use counters::{CookieCounters, DropReason, ListenerCounters, TargetCounters};
 pub use decap::{DECAP_COUNTERS, DECAP_SENDERS, DecapCounters, MAX_SENDERS, SenderKey};
 pub use dial::{DIAL_NAMESPACE, DIAL_PROGRAMS, DIALLED, DIALS, DialKey, Dialled, Halves, MAX_DIALS};
 pub use flow::{Flow, FlowKey, direction, state};
@@ -38,4 +38,4 @@ pub use plan::{
 };
 
 /// Pinned maps of another version are not adopted.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

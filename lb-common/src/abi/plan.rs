@@ -179,8 +179,9 @@ pub struct Pulse {
     pub syn_limit: u32,
     /// New flows that one source address may begin per tick on one CPU; 0 is no limit.
     pub source_limit: u32,
-    /// Zero.
-    pub pad: u32,
+    /// One more than the window scale that the node's own TCP uses; 0 if its SYN cookies carry no options, because it shifts
+    /// timestamps by what nobody else knows.
+    pub cookie_scale: u32,
 }
 const _: () = assert!(size_of::<Pulse>() == 16);
 

@@ -2,9 +2,9 @@
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe trait")]
 
 use super::{
-    CaptureFilter, CaptureState, DecapCounters, DialKey, Dialled, Flow, FlowKey, FragmentKey, FragmentPorts,
-    Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, PortCursor, Pulse, SenderKey, ServerIdKey,
-    SourceKey, SynBudget, Target, TargetCounters,
+    CaptureFilter, CaptureState, CookieCounters, DecapCounters, DialKey, Dialled, Flow, FlowKey, FragmentKey,
+    FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, PortCursor, Pulse, SenderKey,
+    ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
 };
 
 macro_rules! pod {
@@ -22,6 +22,7 @@ pod!(
     CaptureState,
     DialKey,
     Dialled,
+    CookieCounters,
     Flow<Ipv4Be>,
     Flow<Ipv6Be>,
     FlowKey<Ipv4Be>,

@@ -1,6 +1,7 @@
 //! Packets of no flow: whose they are, and whether one may begin. After `forward`; `begin` comes next.
 
 use super::begin;
+use super::cookie;
 use super::family::Family;
 use super::frame::{Frame, Other};
 use super::icmp;
@@ -42,7 +43,7 @@ where
         return Step::drop(DropReason::SecurityGroup);
     }
     if has(listener_flags::LOCAL) {
-        return Step::PASS;
+        return cookie::admit(frame, index, listener, at);
     }
     let resets = frame.has(flags::RST);
     if frame.opens() || frame.is_udp() || has(listener_flags::DIRECT) && !resets {

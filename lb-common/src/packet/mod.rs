@@ -21,6 +21,8 @@ mod frame;
 mod forward;
 /// Packets of no flow: whose they are, and whether one may begin.
 mod admit;
+/// SYN floods of listeners that end in userspace.
+mod cookie;
 /// The first packet of a flow.
 mod begin;
 /// Hash and ring: which target gets a new flow.
@@ -52,7 +54,7 @@ pub use decap::{Tunneled, decapsulate};
 pub use dial::{Dial, dial};
 pub use family::{Family, V4, V6};
 pub use select::{flow_hash, source_hash};
-pub use tables::{Budget, Draft, FamilyTables, InsertError, Note, Tables};
+pub use tables::{Acknowledged, Budget, Draft, FamilyTables, Handshake, InsertError, Note, Tables};
 pub use verdict::Verdict;
 
 use crate::abi::DropReason;
@@ -73,6 +75,8 @@ pub fn steer<T: Tables>(window: &Window<'_>, ingress: u32, tables: &T) -> Verdic
             Outcome::Next(Stage::Stray6) => stray::<V6, T>(window, ingress, tables),
             Outcome::Next(Stage::Admit4) => admit::<V4, T>(window, ingress, tables),
             Outcome::Next(Stage::Admit6) => admit::<V6, T>(window, ingress, tables),
+            Outcome::Next(Stage::Cookie4) => cookie::<V4, T>(window, ingress, tables),
+            Outcome::Next(Stage::Cookie6) => cookie::<V6, T>(window, ingress, tables),
             Outcome::Next(Stage::Begin4) => begin::<V4, T>(window, ingress, tables),
             Outcome::Next(Stage::Begin6) => begin::<V6, T>(window, ingress, tables),
         }
@@ -105,6 +109,10 @@ pub enum Stage {
     Admit4,
     /// [`admit`], IPv6.
     Admit6,
+    /// [`cookie`], IPv4.
+    Cookie4,
+    /// [`cookie`], IPv6.
+    Cookie6,
     /// [`begin`], IPv4.
     Begin4,
     /// [`begin`], IPv6.
@@ -113,13 +121,15 @@ pub enum Stage {
 
 impl Stage {
     /// All, by their numbers, with the names of their programs.
-    pub const PROGRAMS: [(Self, &'static str); 8] = [
+    pub const PROGRAMS: [(Self, &'static str); 10] = [
         (Self::Ponder4, "ponder4"),
         (Self::Ponder6, "ponder6"),
         (Self::Stray4, "stray4"),
         (Self::Stray6, "stray6"),
         (Self::Admit4, "admit4"),
         (Self::Admit6, "admit6"),
+        (Self::Cookie4, "cookie4"),
+        (Self::Cookie6, "cookie6"),
         (Self::Begin4, "begin4"),
         (Self::Begin6, "begin6"),
     ];
@@ -138,6 +148,8 @@ pub trait Staged<T>: Parse {
     type Across: FamilyTables<Self::Other>;
     /// The stage that admits its packets.
     const ADMIT: Stage;
+    /// The stage that answers its SYN floods.
+    const COOKIE: Stage;
     /// The stage that begins its flows.
     const BEGIN: Stage;
     /// The tables, thrice.
@@ -149,6 +161,7 @@ impl<T: Tables> Staged<T> for V4 {
     type Own = T;
     type Across = T;
     const ADMIT: Stage = Stage::Admit4;
+    const COOKIE: Stage = Stage::Cookie4;
     const BEGIN: Stage = Stage::Begin4;
 
     #[inline(always)]
@@ -162,6 +175,7 @@ impl<T: Tables> Staged<T> for V6 {
     type Own = T;
     type Across = T;
     const ADMIT: Stage = Stage::Admit6;
+    const COOKIE: Stage = Stage::Cookie6;
     const BEGIN: Stage = Stage::Begin6;
 
     #[inline(always)]
@@ -234,6 +248,17 @@ pub fn admit<F: Staged<T>, T: Tables>(window: &Window<'_>, ingress: u32, tables:
     let Some(frame) = frame::<F, T>(window, tables) else { return Outcome::Done(Verdict::Pass) };
     match admit::admit(&frame, &F::arrival(tables, ingress)) {
         Step::NO_FLOW => Outcome::Next(F::BEGIN),
+        Step::COOKIE => Outcome::Next(F::COOKIE),
+        Step::RESET => done(reset::answer(&frame, ingress), tables),
+        step => done(step, tables),
+    }
+}
+
+/// The stage of floods of listeners that end in userspace.
+#[inline(always)]
+pub fn cookie<F: Staged<T>, T: Tables>(window: &Window<'_>, ingress: u32, tables: &T) -> Outcome {
+    let Some(frame) = frame::<F, T>(window, tables) else { return Outcome::Done(Verdict::Pass) };
+    match cookie::judge(&frame, &F::arrival(tables, ingress)) {
         Step::RESET => done(reset::answer(&frame, ingress), tables),
         step => done(step, tables),
     }

@@ -10,7 +10,7 @@ use crate::abi::{
     DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Listener, ListenerKey, PortBe, Pulse, ServerIdKey,
     SourceKey, Target,
 };
-use crate::wire::Window;
+use crate::wire::{Tcp, Window};
 
 /// A flow entry at hand or in the making. Not on the stack, of which the kernel has 512 bytes.
 #[repr(C)]
@@ -32,6 +32,29 @@ pub struct Note {
     pub target: u16,
     /// Whether the packet is sent on without an entry: 1 if so.
     pub is_stateless: u16,
+}
+
+/// A segment as the node's own TCP is asked about it.
+pub struct Handshake<'packet, F: Family> {
+    /// Its IP header.
+    pub ip: &'packet F::Header,
+    /// Its TCP header.
+    pub tcp: &'packet Tcp,
+    /// Where that begins.
+    pub at: usize,
+    /// Bytes of it with its options, 20 to 60.
+    pub length: usize,
+}
+
+/// What the node's own TCP says of a segment that acknowledges something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Acknowledged {
+    /// It belongs to a connection, or there is no socket at all.
+    Other,
+    /// A SYN cookie: the segment begins a connection.
+    Cookie,
+    /// Nothing that was ever sent.
+    Nothing,
 }
 
 /// Why an entry could not be inserted.
@@ -70,6 +93,11 @@ pub trait FamilyTables<F: Family> {
     fn fragment(&self, key: &FragmentKey<F::Address>) -> Option<FragmentPorts>;
     /// Remembers them.
     fn remember_fragment(&self, key: &FragmentKey<F::Address>, ports: &FragmentPorts);
+    /// A SYN cookie of the node's own TCP for this SYN; none if it has no socket for it, or one whose half-open connections
+    /// do not fill its queue. With a cookie, the socket expects acknowledgements of cookies.
+    fn cookie(&self, key: &FlowKey<F::Address>, syn: &Handshake<'_, F>) -> Option<u32>;
+    /// What the node's own TCP says of this acknowledgement.
+    fn acknowledged(&self, key: &FlowKey<F::Address>, segment: &Handshake<'_, F>) -> Acknowledged;
     /// Counts one new flow of this source on this CPU in `tick`; how many there were in the tick, this one included.
     fn spend_source(&self, source: F::Address, tick: u32) -> u32;
 }
@@ -117,6 +145,14 @@ pub trait Tables: FamilyTables<V4> + FamilyTables<V6> {
     fn count_client_reset(&self, listener: u32);
     /// Counts a RST that a target sent.
     fn count_target_reset(&self, target: u16);
+    /// Milliseconds of the clock that the node's own TCP stamps segments by.
+    fn stamp_ms(&self) -> u32;
+    /// Tick in which a listener last sent a SYN cookie; 0 is never.
+    fn cookie_tick(&self, listener: u32) -> u32;
+    /// Counts a SYN cookie that was sent in `tick`.
+    fn count_cookie(&self, listener: u32, tick: u32);
+    /// Counts an acknowledgement of no connection, and whether it was of a SYN cookie.
+    fn count_acknowledged(&self, listener: u32, is_cookie: bool);
     /// Counts a packet that ended here.
     fn count_drop(&self, reason: DropReason);
 }

@@ -35,6 +35,9 @@ impl Step {
     /// It does not fit on the way of the flow that is drafted, and its sender is told so.
     pub(super) const TOO_BIG: Self = Self(TOO_BIG);
 
+    /// It asks for, or acknowledges, a SYN cookie of the node's own TCP.
+    pub(super) const COOKIE: Self = Self(COOKIE);
+
     /// It ends here.
     #[inline(always)]
     pub(super) const fn drop(reason: DropReason) -> Self {
@@ -87,3 +90,4 @@ const TRANSMIT_FIRST: u64 = 3;
 const NO_FLOW: u64 = 4;
 const RESET: u64 = 5;
 const TOO_BIG: u64 = 6;
+const COOKIE: u64 = 7;

@@ -27,6 +27,6 @@ pub use field::{Raw8, Raw16, Raw32, Raw128};
 pub use icmp::{Icmp, icmp4, icmp6};
 pub use ipv4::{Ipv4, protocol};
 pub use ipv6::{Ipv6, Ipv6Fragment};
-pub use tcp::{Tcp, flags};
+pub use tcp::{Tcp, flags, option};
 pub use udp::{Ports, Udp};
 pub use window::{Window, Wire};

@@ -38,6 +38,22 @@ impl Tcp {
     }
 }
 
+/// Kinds of TCP options (RFC 9293, §3.1; RFC 7323; RFC 2018).
+pub mod option {
+    /// No more options.
+    pub const END: u8 = 0;
+    /// A byte of padding.
+    pub const NOTHING: u8 = 1;
+    /// The largest segment that the sender takes, 4 bytes.
+    pub const MAXIMUM_SEGMENT_SIZE: u8 = 2;
+    /// How far windows are shifted, 3 bytes.
+    pub const WINDOW_SCALE: u8 = 3;
+    /// Selective acknowledgements are permitted, 2 bytes.
+    pub const SACK_PERMITTED: u8 = 4;
+    /// Timestamps, 10 bytes.
+    pub const TIMESTAMPS: u8 = 8;
+}
+
 /// Flags of a TCP header.
 pub mod flags {
     /// No more data from the sender.

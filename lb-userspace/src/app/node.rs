@@ -82,6 +82,7 @@ pub fn run(config: Config, vpc: VpcId, namespace: Option<&str>) -> Result<(), Bo
     } else {
         privilege::become_user(config.uid_of(&role), KEPT)?;
         packet::attach::reserve_ports();
+        packet::syn_ack::set_up();
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(&config, &vpc, role, admin.ok()))

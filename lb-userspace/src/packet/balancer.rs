@@ -33,6 +33,7 @@ use super::plan::Plan;
 use super::reconcile::{Exceeded, Interface, Surroundings, Write, identify, is_due, reconcile};
 use super::reshuffle;
 use super::sweep::{Judge, Place, Sweep};
+use super::syn_ack;
 use super::view::Names;
 use crate::model::{id::Arn, target_group::TargetKey};
 
@@ -126,7 +127,8 @@ impl Balancer {
         let neighbours = Neighbours::start().map_err(BalancerError::Neighbours)?;
         let ledger = maps.ledger()?;
         let cpus = u32::try_from(maps::cpus()?).unwrap_or(u32::MAX);
-        let clock = Clock::start(maps.pulse()?.tick, options.flow_entries, options.limits, cpus, now);
+        let (entries, scale) = (options.flow_entries, syn_ack::cookie_scale());
+        let clock = Clock::start(maps.pulse()?.tick, entries, options.limits, cpus, scale, now);
         maps.set_pulse(clock.pulse())?;
         match &options.clients {
             None => dial::detach(directory),
@@ -258,6 +260,7 @@ impl Balancer {
                     name: *name,
                     service: listener.service,
                     counters: self.maps.listener_counters(*index)?,
+                    cookies: self.maps.cookie_counters(*index)?,
                     active_flows: census.by_listener.get(index).copied().unwrap_or(0),
                 });
             }

@@ -22,11 +22,19 @@ pub struct Clock {
     new_flows_per_s: u32,
     cpus: u32,
     source_limit: u32,
+    cookie_scale: u32,
 }
 
 impl Clock {
     /// Goes on from `tick`.
-    pub fn start(tick: u32, flow_entries: u32, limits: Limits, cpus: u32, now: Instant) -> Self {
+    pub fn start(
+        tick: u32,
+        flow_entries: u32,
+        limits: Limits,
+        cpus: u32,
+        cookie_scale: u32,
+        now: Instant,
+    ) -> Self {
         // Entries are two a flow, and embryonic ones last for EMBRYONIC_TICKS.
         let half = flow_entries / 4 / EMBRYONIC_TICKS;
         let cpus = cpus.max(1);
@@ -37,6 +45,7 @@ impl Clock {
             cpus,
             // Every CPU counts for itself, and a source's flows come to all.
             source_limit: limits.new_flows_per_source.map_or(0, |limit| limit.div_ceil(cpus).max(1)),
+            cookie_scale,
         }
     }
 
@@ -73,7 +82,7 @@ impl Clock {
             tick: self.tick,
             syn_limit: (self.new_flows_per_s / self.cpus).max(1),
             source_limit: self.source_limit,
-            pad: 0,
+            cookie_scale: self.cookie_scale,
         }
     }
 }
@@ -89,7 +98,7 @@ mod tests {
     use super::*;
 
     fn clock(limits: Limits, now: Instant) -> Clock {
-        Clock::start(7, 262_144, limits, 4, now)
+        Clock::start(7, 262_144, limits, 4, 0, now)
     }
 
     #[test]

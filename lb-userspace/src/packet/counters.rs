@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lb_common::abi::{DropReason, ListenerCounters, TargetCounters};
+use lb_common::abi::{CookieCounters, DropReason, ListenerCounters, TargetCounters};
 
 use super::maglev::Moves;
 use super::plan::{ListenerName, Service, TargetName};
@@ -36,6 +36,8 @@ pub struct ListenerCount {
     pub service: Service,
     /// What was counted.
     pub counters: ListenerCounters,
+    /// What was counted of its SYN cookies.
+    pub cookies: CookieCounters,
     /// Flows at the last pass over the flow tables.
     pub active_flows: u64,
 }

@@ -163,6 +163,11 @@ impl Tally {
         let counters = &count.counters;
         let names = Names::of(count.name.protocol, count.service);
         self.count(names.blocked, &labels, counters.blocked);
+        if count.service == Service::Local {
+            self.count(name::NLB_COOKIES_SENT, &labels, count.cookies.sent);
+            self.count(name::NLB_COOKIES_VALID, &labels, count.cookies.valid);
+            self.count(name::NLB_COOKIES_INVALID, &labels, count.cookies.invalid);
+        }
         // What ends in a socket is counted there.
         if count.service == Service::Local {
             return;
@@ -319,7 +324,7 @@ const TARGET_COUNTERS: &[Name] =
 mod tests {
     use std::time::Duration;
 
-    use lb_common::abi::{ListenerCounters, TargetCounters};
+    use lb_common::abi::{CookieCounters, ListenerCounters, TargetCounters};
 
     use super::*;
     use crate::model::{id::VpcId, target_group::HealthCheck};
@@ -346,6 +351,7 @@ mod tests {
             name: ListenerName { address: IpAddr::from([10, 0, 1, 4]), port: 53, protocol },
             service,
             counters,
+            cookies: CookieCounters::default(),
             active_flows: 5,
         }
     }

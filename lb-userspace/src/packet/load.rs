@@ -11,9 +11,9 @@ use aya::maps::{MapData, MapError, ProgramArray};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::abi::{
-    self, ABI_VERSION, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener,
-    ListenerCounters, ListenerKey, MAP_NAMES, PortCursor, Pulse, Ring, ServerIdKey, SourceKey, SynBudget,
-    Target, TargetCounters,
+    self, ABI_VERSION, CookieCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be,
+    Listener, ListenerCounters, ListenerKey, MAP_NAMES, PortCursor, Pulse, Ring, ServerIdKey, SourceKey,
+    SynBudget, Target, TargetCounters,
 };
 use lb_common::packet::{Note, Stage};
 
@@ -231,6 +231,8 @@ fn layouts(flow_entries: u32) -> [(&'static str, u32, u32, u32); MAP_NAMES.len()
         of::<u32, PortCursor>(abi::PORTS, 1),
         of::<u32, ListenerCounters>(abi::LISTENER_COUNTERS, abi::MAX_LISTENERS),
         of::<u32, TargetCounters>(abi::TARGET_COUNTERS, abi::MAX_TARGETS),
+        of::<u32, CookieCounters>(abi::COOKIE_COUNTERS, abi::MAX_LISTENERS),
+        of::<u32, u32>(abi::COOKIE_TICKS, abi::MAX_LISTENERS),
         of::<u32, u64>(abi::DROPS, DropReason::ALL.len()),
     ]
 }

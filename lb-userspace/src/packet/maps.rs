@@ -12,9 +12,9 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, Pod};
 use ipnet::IpNet;
 use lb_common::abi::{
-    self, FIRST_NAT_PORT, Flow, FlowKey, Ipv4Be, Ipv6Be, LAST_NAT_PORT, Listener, ListenerCounters,
-    ListenerKey, MAX_LISTENERS, NO_RING, PortBe, PortCursor, Pulse, Ring, ServerIdKey, SourceKey, SynBudget,
-    Target, TargetCounters, target_state,
+    self, CookieCounters, FIRST_NAT_PORT, Flow, FlowKey, Ipv4Be, Ipv6Be, LAST_NAT_PORT, Listener,
+    ListenerCounters, ListenerKey, MAX_LISTENERS, NO_RING, PortBe, PortCursor, Pulse, Ring, ServerIdKey,
+    SourceKey, SynBudget, Target, TargetCounters, target_state,
 };
 
 use lb_common::packet::Budget;
@@ -41,6 +41,8 @@ pub struct Maps {
     ports: PerCpuArray<MapData, PortCursor>,
     listener_counters: PerCpuArray<MapData, ListenerCounters>,
     target_counters: PerCpuArray<MapData, TargetCounters>,
+    cookie_counters: PerCpuArray<MapData, CookieCounters>,
+    cookie_ticks: Array<MapData, u32>,
     drops: PerCpuArray<MapData, u64>,
 }
 
@@ -115,6 +117,8 @@ impl Maps {
             ports: take(ebpf, abi::PORTS)?,
             listener_counters: take(ebpf, abi::LISTENER_COUNTERS)?,
             target_counters: take(ebpf, abi::TARGET_COUNTERS)?,
+            cookie_counters: take(ebpf, abi::COOKIE_COUNTERS)?,
+            cookie_ticks: take(ebpf, abi::COOKIE_TICKS)?,
             drops: take(ebpf, abi::DROPS)?,
         })
     }
@@ -190,7 +194,11 @@ impl Maps {
                 forgive(self.server_ids.remove(&key))?;
             }
             Write::ListenerState { index, state } => self.states.set(*index, state, 0)?,
-            Write::ClearListenerCounters { index } => clear(&mut self.listener_counters, *index)?,
+            Write::ClearListenerCounters { index } => {
+                clear(&mut self.listener_counters, *index)?;
+                clear(&mut self.cookie_counters, *index)?;
+                self.cookie_ticks.set(*index, 0, 0)?;
+            }
             Write::AddListener { name, index } => match name.address {
                 IpAddr::V4(address) => self.v4.listeners.insert(key(address.into(), name), index, 0)?,
                 IpAddr::V6(address) => self.v6.listeners.insert(key(address.into(), name), index, 0)?,
@@ -262,6 +270,21 @@ impl Maps {
             client_resets: sum.client_resets + cpu.client_resets,
             port_errors: sum.port_errors + cpu.port_errors,
         }))
+    }
+
+    /// What was counted of a listener's SYN cookies, all CPUs together.
+    pub fn cookie_counters(&self, index: u32) -> Result<CookieCounters, MapsError> {
+        let per_cpu = self.cookie_counters.get(&index, 0)?;
+        Ok(per_cpu.iter().fold(CookieCounters::default(), |sum, cpu| CookieCounters {
+            sent: sum.sent + cpu.sent,
+            valid: sum.valid + cpu.valid,
+            invalid: sum.invalid + cpu.invalid,
+        }))
+    }
+
+    /// Tick in which a listener last sent a SYN cookie; 0 is never.
+    pub(super) fn cookie_tick(&self, index: u32) -> u32 {
+        self.cookie_ticks.get(&index, 0).unwrap_or(0)
     }
 
     /// A target's counters, all CPUs together.

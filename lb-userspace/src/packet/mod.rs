@@ -33,6 +33,8 @@ pub mod attach;
 mod dial;
 /// The program of targets, which takes packets out of tunnels, on their interfaces.
 pub mod decap;
+/// What the node's own TCP says in SYN-ACKs that are sent for it.
+pub mod syn_ack;
 /// Interfaces' own MACs and MTUs.
 pub mod interfaces;
 /// Next hops by the kernel's neighbour table.

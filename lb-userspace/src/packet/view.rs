@@ -11,7 +11,9 @@ use lb_common::abi::{
     NO_TARGET, PortBe, PortCursor, Pulse, RING_SIZE, ServerIdKey, SourceKey, Target, direction,
     listener_flags, state, target_state,
 };
-use lb_common::packet::{Budget, Draft, FamilyTables, InsertError, Note, Tables, V4, V6};
+use lb_common::packet::{
+    Acknowledged, Budget, Draft, FamilyTables, Handshake, InsertError, Note, Tables, V4, V6,
+};
 use lb_common::wire::Window;
 
 use super::ledger::Ledger;
@@ -240,6 +242,23 @@ macro_rules! family_tables {
 
             fn remember_fragment(&self, _: &FragmentKey<$address>, _: &FragmentPorts) {}
 
+            // Nobody but the kernel can ask its TCP: what is told is what it would say in a flood.
+            fn cookie(&self, _: &FlowKey<$address>, _: &Handshake<'_, $family>) -> Option<u32> {
+                self.note_step(
+                    "over its limit: while half-open connections fill the queue of the node's own socket, a SYN cookie \
+                     answers, else the packet is passed to the socket"
+                        .to_owned(),
+                );
+                Some(0)
+            }
+
+            fn acknowledged(&self, _: &FlowKey<$address>, _: &Handshake<'_, $family>) -> Acknowledged {
+                self.note_step(
+                    "SYN cookies were sent: what belongs to no connection must acknowledge one, or is reset".to_owned(),
+                );
+                Acknowledged::Other
+            }
+
             fn spend_source(&self, source: $address, tick: u32) -> u32 {
                 let spent = self.maps.$maps.source_spent(source, tick);
                 self.note_step(format!("new flows of {} in this second: {spent} before", source.ip()));
@@ -346,7 +365,17 @@ impl Tables for View<'_> {
         spent + 1
     }
 
+    fn stamp_ms(&self) -> u32 {
+        0
+    }
+
+    fn cookie_tick(&self, listener: u32) -> u32 {
+        self.maps.cookie_tick(listener)
+    }
+
     fn refund_syn(&self, _: Budget, _: u32) {}
+    fn count_cookie(&self, _: u32, _: u32) {}
+    fn count_acknowledged(&self, _: u32, _: bool) {}
     fn count_forwarded(&self, _: u32, _: u16, _: u64) {}
     fn count_new_flow(&self, _: u32, _: u16) {}
     fn count_rejected(&self, _: u32) {}

@@ -45,7 +45,7 @@ fn everything() -> CaptureFilter {
 #[test]
 fn every_fixture_is_captured_as_it_came_and_decided_as_without_a_capture() {
     let mut kernel = Kernel::capturing(&everything());
-    for fixture in all() {
+    for fixture in all().into_iter().filter(|fixture| !fixture.is_secret()) {
         let (seen, outcome) = fixture.play(&mut kernel);
         fixture.check(&seen, &outcome);
         let samples = kernel.samples();

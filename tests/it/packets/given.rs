@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::abi::{
-    DropReason, Flow, FlowKey, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, NO_RING, NO_TARGET,
-    PortBe, PortCursor, Pulse, ServerIdKey, SourceKey, Target, TargetCounters, listener_flags, target_mode,
-    target_state,
+    CookieCounters, DropReason, Flow, FlowKey, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey,
+    NO_RING, NO_TARGET, PortBe, PortCursor, Pulse, ServerIdKey, SourceKey, Target, TargetCounters,
+    listener_flags, target_mode, target_state,
 };
 use lb_common::wire::protocol::{TCP, UDP};
 
@@ -43,7 +43,7 @@ pub(super) const GUE: u16 = 94;
 pub(super) const IPIP6: u16 = 95;
 /// The same inside UDP, index 12.
 pub(super) const GUE6: u16 = 96;
-/// It ends in userspace, index 13.
+/// It ends in userspace, and a socket listens there, index 13; of IPv6 28.
 pub(super) const LOCAL: u16 = 97;
 /// A UDP listener, index 14; of IPv6 18.
 pub(super) const DNS: u16 = 53;
@@ -116,6 +116,7 @@ impl Default for Given {
                 udp(v4, DNS_EMPTY, NO_RING, 0),
                 udp(v4, CROSSING, 4, 0),
                 udp(v6, CROSSING, 0, 0),
+                tcp(v6, LOCAL, NO_RING, listener_flags::LOCAL),
             ],
             sources: vec![(24, SourceKey { listener: 3, source: Ipv4Addr::new(10, 0, 1, 0).into() })],
             sources6: vec![(
@@ -146,7 +147,7 @@ impl Default for Given {
             )],
             flows: Vec::new(),
             flows6: Vec::new(),
-            pulse: Pulse { tick: 100, syn_limit: 1_000, source_limit: 0, pad: 0 },
+            pulse: Pulse { tick: 100, syn_limit: 1_000, source_limit: 0, cookie_scale: 0 },
             ports: PortCursor { first: 2_000, span: 100, next: 0, pad: 0 },
         }
     }
@@ -200,6 +201,7 @@ pub(super) fn listener_key<A>(address: A, port: u16, protocol: u8) -> ListenerKe
 pub(super) struct Outcome {
     pub(super) listeners: BTreeMap<u32, ListenerCounters>,
     pub(super) targets: BTreeMap<u32, TargetCounters>,
+    pub(super) cookies: BTreeMap<u32, CookieCounters>,
     pub(super) drops: BTreeMap<&'static str, u64>,
     /// Text of keys and values, for an order and for reading.
     pub(super) flows: BTreeMap<String, String>,

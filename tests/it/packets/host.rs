@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters,
-    ListenerKey, PortBe, PortCursor, Pulse, ServerIdKey, SourceKey, Target, TargetCounters,
+    CookieCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener,
+    ListenerCounters, ListenerKey, PortBe, PortCursor, Pulse, ServerIdKey, SourceKey, Target, TargetCounters,
 };
-use lb_common::packet::{Budget, Draft, FamilyTables, InsertError, Note, Tables, V4, V6, Verdict, steer};
+use lb_common::packet::{
+    Acknowledged, Budget, Draft, FamilyTables, Handshake, InsertError, Note, Tables, V4, V6, Verdict, steer,
+};
 use lb_common::wire::Window;
 
-use super::given::{CAPACITY, Given, INGRESS, Outcome, Runner, Seen, listener_key};
-use super::segment::{BALANCER, BALANCER6};
+use super::given::{CAPACITY, Given, INGRESS, LOCAL, Outcome, Runner, Seen, listener_key};
+use super::segment::{BALANCER, BALANCER6, COOKIE, STAMP};
 
 /// Everything in memory.
 #[derive(Default)]
@@ -30,6 +32,8 @@ pub(super) struct Host {
     source_budgets: RefCell<HashMap<IpAddr, (u32, u32)>>,
     listeners: RefCell<BTreeMap<u32, ListenerCounters>>,
     targets: RefCell<BTreeMap<u32, TargetCounters>>,
+    cookies: RefCell<BTreeMap<u32, CookieCounters>>,
+    cookie_ticks: RefCell<HashMap<u32, u32>>,
     drops: RefCell<HashMap<DropReason, u64>>,
     /// How much the packet has grown at its start.
     grown: Cell<i32>,
@@ -109,6 +113,7 @@ impl Runner for Host {
         let mut outcome = Outcome {
             listeners: self.listeners.borrow().clone(),
             targets: self.targets.borrow().clone(),
+            cookies: self.cookies.borrow().clone(),
             ..Outcome::default()
         };
         for (reason, packets) in self.drops.borrow().iter() {
@@ -197,6 +202,24 @@ macro_rules! family_tables {
 
             fn remember_fragment(&self, key: &FragmentKey<$address>, ports: &FragmentPorts) {
                 self.$fragments.borrow_mut().insert(*key, *ports);
+            }
+
+            fn cookie(&self, key: &FlowKey<$address>, _: &Handshake<'_, $family>) -> Option<u32> {
+                (key.destination_port == PortBe::new(LOCAL)).then_some(COOKIE)
+            }
+
+            fn acknowledged(
+                &self,
+                key: &FlowKey<$address>,
+                segment: &Handshake<'_, $family>,
+            ) -> Acknowledged {
+                if key.destination_port != PortBe::new(LOCAL) {
+                    Acknowledged::Other
+                } else if segment.tcp.acknowledgement.number() == COOKIE + 1 {
+                    Acknowledged::Cookie
+                } else {
+                    Acknowledged::Nothing
+                }
             }
 
             fn spend_source(&self, source: $address, tick: u32) -> u32 {
@@ -322,6 +345,29 @@ impl Tables for Host {
 
     fn count_target_reset(&self, target: u16) {
         self.at_target(target, |counters| counters.resets += 1);
+    }
+
+    fn stamp_ms(&self) -> u32 {
+        STAMP
+    }
+
+    fn cookie_tick(&self, listener: u32) -> u32 {
+        self.cookie_ticks.borrow().get(&listener).copied().unwrap_or(0)
+    }
+
+    fn count_cookie(&self, listener: u32, tick: u32) {
+        self.cookies.borrow_mut().entry(listener).or_default().sent += 1;
+        self.cookie_ticks.borrow_mut().insert(listener, tick);
+    }
+
+    fn count_acknowledged(&self, listener: u32, is_cookie: bool) {
+        let mut cookies = self.cookies.borrow_mut();
+        let counters = cookies.entry(listener).or_default();
+        if is_cookie {
+            counters.valid += 1;
+        } else {
+            counters.invalid += 1;
+        }
     }
 
     fn count_drop(&self, reason: DropReason) {

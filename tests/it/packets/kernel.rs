@@ -1,6 +1,6 @@
 //! The tables as the maps of the loaded program, run by BPF_PROG_TEST_RUN.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
@@ -9,14 +9,19 @@ use aya::maps::{
 };
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::util::nr_cpus;
+use gatehouse_tests::lab::{name::Name, netns::Netns};
 use lb_common::abi::{
-    self, CaptureFilter, CaptureState, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be,
-    Listener, ListenerCounters, ListenerKey, MAX_LISTENERS, PortCursor, Pulse, RING_SIZE, Ring, SampleHead,
-    ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
+    self, CaptureFilter, CaptureState, CookieCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts,
+    Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, MAX_LISTENERS, PortCursor, Pulse, RING_SIZE,
+    Ring, SampleHead, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
 };
 use lb_common::packet::Stage;
+use lb_userspace::network::namespace;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use socket2::{Domain, Socket, Type};
 
-use super::given::{CAPACITY, Given, INGRESS, Outcome, Runner, Seen, listener_key};
+use super::given::{CAPACITY, Given, INGRESS, LOCAL, Outcome, Runner, Seen, listener_key};
 use super::segment::{BALANCER, BALANCER6};
 
 /// The object as built, not pinned and attached to nothing.
@@ -28,6 +33,9 @@ pub(super) struct Kernel {
     entry: &'static str,
     /// Where it puts what it captures, if it does.
     samples: Option<(RingBuf<MapData>, ProgramArray<MapData>)>,
+    /// Where it runs: there are sockets, whose TCP answers each SYN with a cookie.
+    home: Netns,
+    _sockets: Vec<TcpListener>,
 }
 
 impl Kernel {
@@ -46,7 +54,12 @@ impl Kernel {
             program.load().unwrap();
             stages.set(stage as u32, program.fd().unwrap(), 0).unwrap();
         }
-        Self { ebpf, _stages: stages, entry: "gatehouse", samples: None }
+        let home = Netns::new(&Name::fresh(), "kernel").unwrap();
+        home.set("net/ipv6/conf/all/disable_ipv6", "0").unwrap();
+        home.set("net/ipv4/tcp_syncookies", "2").unwrap();
+        let listen = || [BALANCER.into(), BALANCER6.into()].map(|address| listen(address, LOCAL)).into();
+        let sockets = namespace::within(home.name(), listen).unwrap();
+        Self { ebpf, _stages: stages, entry: "gatehouse", samples: None, home, _sockets: sockets }
     }
 
     /// The same behind the program that captures.
@@ -107,6 +120,20 @@ impl Kernel {
     }
 }
 
+/// A socket that listens at an address that nobody has.
+fn listen(address: IpAddr, port: u16) -> TcpListener {
+    let address = SocketAddr::new(address, port);
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    if address.is_ipv4() {
+        socket.set_freebind_v4(true).unwrap();
+    } else {
+        socket.set_freebind_v6(true).unwrap();
+    }
+    socket.bind(&address.into()).unwrap();
+    socket.listen(1).unwrap();
+    socket.into()
+}
+
 /// Replaces a hash map's content.
 fn refill<K: aya::Pod, V: aya::Pod>(mut map: HashMap<&mut MapData, K, V>, entries: &[(K, V)]) {
     let old: Vec<K> = map.keys().map(Result::unwrap).collect();
@@ -137,6 +164,8 @@ impl Runner for Kernel {
             }
             self.set_per_cpu(abi::LISTENER_COUNTERS, index, ListenerCounters::default());
             self.set_per_cpu(abi::SYN_BUDGET, index, SynBudget { tick: 0, used: 0 });
+            self.set_per_cpu(abi::COOKIE_COUNTERS, index, CookieCounters::default());
+            self.map::<Array<&mut MapData, u32>>(abi::COOKIE_TICKS).set(index, 0, 0).unwrap();
         }
         refill::<ListenerKey<Ipv4Be>, u32>(self.map(abi::LISTENERS), &keys);
         refill::<ListenerKey<Ipv6Be>, u32>(self.map(abi::LISTENERS6), &keys6);
@@ -184,7 +213,15 @@ impl Runner for Kernel {
         let mut out = vec![0; packet.len() + 64];
         let options =
             TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() };
-        let result = program(&mut self.ebpf, self.entry).test_run(options).unwrap();
+        let entry = program(&mut self.ebpf, self.entry);
+        let run = namespace::within(self.home.name(), || {
+            // Limits are counted by each CPU on its own.
+            let mut first = CpuSet::new();
+            first.set(0).unwrap();
+            sched_setaffinity(Pid::from_raw(0), &first).unwrap();
+            entry.test_run(options)
+        });
+        let result = run.unwrap().unwrap();
         let length = usize::try_from(result.data_size_out).unwrap();
         out.truncate(length);
         match result.return_value {
@@ -211,6 +248,15 @@ impl Runner for Kernel {
             });
             if sum != ListenerCounters::default() {
                 outcome.listeners.insert(index, sum);
+            }
+            let cpus: Vec<CookieCounters> = self.per_cpu(abi::COOKIE_COUNTERS, index);
+            let sum = cpus.iter().fold(CookieCounters::default(), |sum, cpu| CookieCounters {
+                sent: sum.sent + cpu.sent,
+                valid: sum.valid + cpu.valid,
+                invalid: sum.invalid + cpu.invalid,
+            });
+            if sum != CookieCounters::default() {
+                outcome.cookies.insert(index, sum);
             }
             let cpus: Vec<TargetCounters> = self.per_cpu(abi::TARGET_COUNTERS, index);
             let sum = cpus.iter().fold(TargetCounters::default(), |sum, cpu| TargetCounters {

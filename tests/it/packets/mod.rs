@@ -16,6 +16,8 @@ mod strays;
 mod modes;
 /// The same table: VLAN tags, options, jumbo frames.
 mod frames;
+/// The same table: SYN floods of listeners that end in userspace.
+mod floods;
 /// The table through both, and what must hold for all packets.
 mod fixtures;
 /// Frames read whole, by code that shares nothing with the core.
@@ -54,6 +56,8 @@ mod flood;
 pub(crate) mod traffic;
 /// Nodes that are killed, and programs that are exchanged.
 mod upgrade;
+/// A flood of SYNs, and clients who connect all the same.
+mod cookies;
 /// Connections through the load balancer.
 mod connections;
 /// One wire with a target that has the load balancer's addresses.

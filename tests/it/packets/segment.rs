@@ -275,6 +275,38 @@ impl Segment {
     }
 }
 
+/// The SYN cookie that the host's tables give, and the time they say.
+pub(super) const COOKIE: u32 = 0xc00c_1e00;
+/// Its last six bits are set, so that it is later than whatever they tell of.
+pub(super) const STAMP: u32 = 0x00ab_cdff;
+
+/// Puts the host's cookie and time in the place of the kernel's own in a SYN-ACK whose checksum is right. The cookie that it
+/// had.
+pub(super) fn normalize(frame: &mut [u8]) -> u32 {
+    let is_v4 = frame[12..14] == [0x08, 0x00];
+    let at = if is_v4 { 34 } else { 54 };
+    let address = |from: usize| -> IpAddr {
+        if is_v4 {
+            Ipv4Addr::from(<[u8; 4]>::try_from(&frame[from..from + 4]).unwrap()).into()
+        } else {
+            Ipv6Addr::from(<[u8; 16]>::try_from(&frame[from..from + 16]).unwrap()).into()
+        }
+    };
+    let (from, to) = if is_v4 { (address(26), address(30)) } else { (address(22), address(38)) };
+    let sum = |frame: &[u8]| pseudo_checksum(from, to, protocol::TCP, &frame[at..]);
+    assert_eq!(sum(frame), 0, "a SYN-ACK's checksum: {frame:02x?}");
+    let cookie = u32::from_be_bytes(frame[at + 4..at + 8].try_into().unwrap());
+    frame[at + 4..at + 8].copy_from_slice(&COOKIE.to_be_bytes());
+    if frame.len() >= at + 36 {
+        let stamp = u32::from_be_bytes(frame[at + 28..at + 32].try_into().unwrap());
+        frame[at + 28..at + 32].copy_from_slice(&(STAMP & !63 | stamp & 63).to_be_bytes());
+    }
+    frame[at + 16..at + 18].fill(0);
+    let sum = sum(frame);
+    frame[at + 16..at + 18].copy_from_slice(&sum.to_ne_bytes());
+    cookie
+}
+
 /// The checksum of a body and its pseudo-header.
 pub(super) fn pseudo_checksum(from: IpAddr, to: IpAddr, protocol: u8, body: &[u8]) -> u16 {
     let mut pseudo = Vec::new();

@@ -18,6 +18,7 @@ use lb_userspace::model::target_group::TargetKey;
 use lb_userspace::network::{Uplink, Virtual, namespace, places, remove_everything};
 use lb_userspace::packet::{
     Balancer, Counters, ListenerPlan, Mode, Options, Plan, Protocol, TargetName, TargetPlan, Verdict, attach,
+    syn_ack,
 };
 use lb_userspace::snapshot::host::{HostInstance, HostInterface, HostSlice, SubnetNetwork, VpcNetwork};
 use lb_userspace::snapshot::names;
@@ -287,6 +288,7 @@ pub(super) struct Node {
 }
 
 impl Node {
+    /// In a namespace, with pins on a BPF file system.
     pub(super) fn start(namespace: &str, bpffs: &Path, options: Options) -> Self {
         let (orders, mut received) = tokio::sync::mpsc::unbounded_channel::<Order>();
         let (namespace, bpffs) = (namespace.to_owned(), bpffs.to_owned());
@@ -304,6 +306,7 @@ impl Node {
                 caps::set(None, CapSet::Effective, &kept).unwrap();
                 caps::set(None, CapSet::Permitted, &kept).unwrap();
                 attach::reserve_ports();
+                syn_ack::set_up();
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async move {
                     let opened = Balancer::open(&bpffs, &options, Instant::now());
