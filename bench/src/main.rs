@@ -36,7 +36,8 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["packets"] => packets::bench(),
+        ["packets"] => packets::bench(None),
+        ["packets", part] => packets::bench(Some(part)),
         ["nlb"] => nlb::bench(),
         ["alb"] => alb::bench(),
         ["integrations"] => integrations::bench(),

@@ -125,11 +125,7 @@ fn place6(context: &SockAddrContext, sends: bool) -> i32 {
             read_volatile(&raw const (*from)[2]),
             read_volatile(&raw const (*from)[3]),
         ];
-        (
-            read_volatile(&raw const (*asked).user_port),
-            source,
-            read_volatile(&raw const (*own).src_port),
-        )
+        (read_volatile(&raw const (*asked).user_port), source, read_volatile(&raw const (*own).src_port))
     };
     let source_port = source_port(bound_port, socket);
     let placed = if is_mapped(&address) {
@@ -207,12 +203,24 @@ where
         return Err(reject(listener));
     }
     let generation = target.generation;
-    let reached = Dialled { address: target.address.into(), port: target.port, family: target.family, target: index, generation };
+    let reached = Dialled {
+        address: target.address.into(),
+        port: target.port,
+        family: target.family,
+        target: index,
+        generation,
+    };
     if before == Some((index, generation)) {
         return Ok(Some(reached));
     }
-    let face = DialKey { address: reached.address, port: reached.port, family: reached.family, ..call.dialled };
-    let dialled = Dialled { address: call.dialled.address, port: call.dialled.port, family: call.dialled.family, ..reached };
+    let face =
+        DialKey { address: reached.address, port: reached.port, family: reached.family, ..call.dialled };
+    let dialled = Dialled {
+        address: call.dialled.address,
+        port: call.dialled.port,
+        family: call.dialled.family,
+        ..reached
+    };
     // The oldest makes room, so there always is.
     let _ = maps::DIALLED.insert(&face, &dialled, u64::from(BPF_ANY));
     if call.sends {
@@ -231,8 +239,9 @@ where
 fn name4(context: &SockAddrContext) -> i32 {
     let asked = context.sock_addr;
     // SAFETY: as above.
-    let (address, port) =
-        unsafe { (read_volatile(&raw const (*asked).user_ip4), read_volatile(&raw const (*asked).user_port)) };
+    let (address, port) = unsafe {
+        (read_volatile(&raw const (*asked).user_ip4), read_volatile(&raw const (*asked).user_port))
+    };
     if let Some(dialled) = dialled(&key(cookie(context), Ipv6Be([address, 0, 0, 0]), port, 4)) {
         rename4(asked, &dialled);
     }

@@ -1,7 +1,7 @@
 //! The kernel's entry points. They only translate: the context to a window, the verdict to XDP's.
 #![no_std]
 #![no_main]
-// The target has no atomic additions for Rust yet.
+// The target has no atomic operations for Rust yet.
 #![feature(asm_experimental_arch)]
 
 /// The end of a tunnel at a target.

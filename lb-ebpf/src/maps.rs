@@ -1,18 +1,32 @@
 //! The maps, by the names and sizes of the contract. All are pinned by userspace, so that flows outlive processes.
 
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::btf_maps::{
+    Array, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, ProgramArray, RingBuf,
+};
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
-    CookieCounters, DecapCounters, DialKey, Dialled, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, MAX_ADDRESSES, MAX_BUDGETED_SOURCES, MAX_FLOW_ENTRIES, MAX_FRAGMENTS, MAX_LISTENERS, MAX_RINGS, MAX_SERVER_IDS, MAX_SENDERS, MAX_SOURCES, MAX_TARGETS, PortCursor, Pulse, Ring, SenderKey, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters, CaptureFilter, CaptureState, IDLE_RING_BYTES, Sample,
+    CaptureFilter, CaptureState, CookieCounters, DecapCounters, DialKey, Dialled, DropReason, FragmentKey,
+    FragmentPorts, IDLE_RING_BYTES, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, MAX_ADDRESSES,
+    MAX_BUDGETED_SOURCES, MAX_FLOW_SLOTS, MAX_FRAGMENTS, MAX_LISTENERS, MAX_RINGS, MAX_SENDERS,
+    MAX_SERVER_IDS, MAX_SOURCES, MAX_TARGETS, PortCursor, Pulse, Ring, Sample, SenderKey, ServerIdKey,
+    SlotWords, SourceKey, SynBudget, TableShape, Target, TargetCounters,
 };
 use lb_common::packet::{Draft, Note, Stage};
+use lb_common::table::{Crossing, Packed as _};
 
-// Never an LRU map: a flow is two entries, and evicting one of them breaks it.
+// Userspace removes entries through its own mapping.
 #[btf_map]
-pub static FLOWS: HashMap<FlowKey<Ipv4Be>, Flow<Ipv4Be>, MAX_FLOW_ENTRIES> = HashMap::new();
+pub static FLOWS: Array<SlotWords<{ Ipv4Be::WORDS }>, MAX_FLOW_SLOTS, MAPPED> = Array::new();
 
 #[btf_map]
-pub static FLOWS6: HashMap<FlowKey<Ipv6Be>, Flow<Ipv6Be>, MAX_FLOW_ENTRIES> = HashMap::new();
+pub static FLOWS6: Array<SlotWords<{ Ipv6Be::WORDS }>, MAX_FLOW_SLOTS, MAPPED> = Array::new();
+
+#[btf_map]
+pub static CROSSINGS: Array<Crossing, MAX_FLOW_SLOTS, MAPPED> = Array::new();
+
+#[btf_map]
+pub static TABLE_SHAPE: Array<TableShape, 1> = Array::new();
 
 // Working memory: not pinned.
 #[btf_map]
@@ -75,7 +89,8 @@ pub static SYN_BUDGET: PerCpuArray<SynBudget, { MAX_LISTENERS + 1 }> = PerCpuArr
 pub static SOURCE_BUDGET: LruPerCpuHashMap<Ipv4Be, SynBudget, MAX_BUDGETED_SOURCES> = LruPerCpuHashMap::new();
 
 #[btf_map]
-pub static SOURCE_BUDGET6: LruPerCpuHashMap<Ipv6Be, SynBudget, MAX_BUDGETED_SOURCES> = LruPerCpuHashMap::new();
+pub static SOURCE_BUDGET6: LruPerCpuHashMap<Ipv6Be, SynBudget, MAX_BUDGETED_SOURCES> =
+    LruPerCpuHashMap::new();
 
 #[btf_map]
 pub static PORTS: PerCpuArray<PortCursor, 1> = PerCpuArray::new();
@@ -132,3 +147,4 @@ pub static DIALLED: LruHashMap<DialKey, Dialled, 1> = LruHashMap::new();
 
 #[btf_map]
 pub static DIAL_NAMESPACE: Array<u64, 1> = Array::new();
+const MAPPED: usize = BPF_F_MMAPABLE as usize;

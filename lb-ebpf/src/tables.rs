@@ -1,18 +1,23 @@
 //! The tables that decide, over the maps. No policy here: every line is a lookup, a store or an addition.
 
+use core::arch::asm;
 use core::cell::Cell;
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, BPF_NOEXIST, bpf_sock, bpf_sock_tuple, xdp_md};
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, xdp_md};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::{
     bpf_ktime_get_ns, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie, bpf_tcp_gen_syncookie,
     bpf_xdp_adjust_head, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use lb_common::abi::{
-    CookieCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey,
-    MAX_LISTENERS, PortBe, Pulse, RING_SIZE, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
+    CookieCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener,
+    ListenerCounters, ListenerKey, MAX_LISTENERS, PortBe, Pulse, RING_SIZE, ServerIdKey, SourceKey,
+    SynBudget, TableShape, Target, TargetCounters,
 };
-use lb_common::packet::{Acknowledged, Budget, Draft, FamilyTables, Handshake, InsertError, Note, Tables, V4, V6};
+use lb_common::packet::{
+    Acknowledged, Budget, Draft, FamilyTables, Handshake, InsertError, Note, Tables, V4, V6,
+};
+use lb_common::table::{self, Crossing, Slots};
 use lb_common::wire::{Tcp, Window};
 
 use crate::maps;
@@ -27,25 +32,19 @@ pub struct Maps {
 struct Aligned<T>(T);
 
 macro_rules! family_tables {
-    ($family:ty, $address:ty, $flows:ident, $addresses:ident, $listeners:ident, $sources:ident, $fragments:ident, $budgets:ident, $draft:ident) => {
+    ($family:ty, $address:ty, $flows:ident, $addresses:ident, $listeners:ident, $sources:ident, $fragments:ident, $budgets:ident, $draft:ident, $insert:ident, $remove:ident) => {
         impl FamilyTables<$family> for Maps {
-            type Slot = *mut Flow<$address>;
+            type Slot = *mut u64;
 
             #[inline(always)]
             fn flow(&self, key: &FlowKey<$address>) -> Option<(Flow<$address>, Self::Slot)> {
-                let slot = maps::$flows.get_ptr_mut(key)?;
-                // SAFETY: map memory is valid while the program runs. An entry that is removed and used again meanwhile
-                // gives a mixture, and the packet a wrong checksum: its receiver drops it.
-                Some((unsafe { *slot }, slot))
+                let found = table::find(self, key)?;
+                Some((table::flow(self, key, found), found.slot))
             }
 
             #[inline(always)]
             fn touch(&self, slot: Self::Slot, seen: u32, state: u8) {
-                // SAFETY: as above; both are single stores, the last one wins.
-                unsafe {
-                    (*slot).seen = seen;
-                    (*slot).state = state;
-                }
+                table::touch::<$address, _>(self, slot, seen, state);
             }
 
             #[inline(always)]
@@ -57,28 +56,24 @@ macro_rules! family_tables {
             #[inline(always)]
             fn find_draft(&self) -> Option<Self::Slot> {
                 let draft = FamilyTables::<$family>::draft(self)?;
-                // SAFETY: as above; cells are what they hold.
-                let slot = maps::$flows.get_ptr_mut(unsafe { &*draft.key.as_ptr() })?;
-                // SAFETY: map memory is valid while the program runs.
-                draft.flow.set(unsafe { *slot });
-                Some(slot)
+                let key = draft.key.get();
+                let found = table::find(self, &key)?;
+                draft.flow.set(table::flow(self, &key, found));
+                Some(found.slot)
             }
 
             #[inline(always)]
             fn insert_draft(&self) -> Result<(), InsertError> {
-                let Some(draft) = maps::$draft.get_ptr(0) else { return Err(InsertError::Full) };
-                // SAFETY: as above; cells are what they hold.
-                let (key, flow) = unsafe { (&*(*draft).key.as_ptr(), &*(*draft).flow.as_ptr()) };
-                maps::$flows.insert(key, flow, u64::from(BPF_NOEXIST)).map_err(|errno| match errno {
-                    EEXIST => InsertError::Exists,
-                    _ => InsertError::Full,
-                })
+                match $insert() {
+                    INSERTED => Ok(()),
+                    EXISTS => Err(InsertError::Exists),
+                    _ => Err(InsertError::Full),
+                }
             }
 
             #[inline(always)]
             fn remove_flow(&self, key: &FlowKey<$address>) {
-                // Gone already is as good.
-                let _ = maps::$flows.remove(key);
+                $remove(self, key);
             }
 
             #[inline(always)]
@@ -127,7 +122,8 @@ macro_rules! family_tables {
                     let socket = self.socket(key)?;
                     let ip = core::ptr::from_ref(syn.ip).cast_mut();
                     let ip_length = size_of_val(syn.ip) as u32;
-                    let cookie = bpf_tcp_gen_syncookie(socket.cast(), ip.cast(), ip_length, header.cast(), length);
+                    let cookie =
+                        bpf_tcp_gen_syncookie(socket.cast(), ip.cast(), ip_length, header.cast(), length);
                     bpf_sk_release(socket.cast());
                     cookie
                 };
@@ -135,7 +131,11 @@ macro_rules! family_tables {
             }
 
             #[inline(always)]
-            fn acknowledged(&self, key: &FlowKey<$address>, segment: &Handshake<'_, $family>) -> Acknowledged {
+            fn acknowledged(
+                &self,
+                key: &FlowKey<$address>,
+                segment: &Handshake<'_, $family>,
+            ) -> Acknowledged {
                 // SAFETY: the headers are views; the socket is released before it is forgotten.
                 let said = unsafe {
                     let Some(socket) = self.socket(key) else { return Acknowledged::Other };
@@ -160,17 +160,145 @@ macro_rules! family_tables {
                 match maps::$budgets.get_ptr_mut(&source.0) {
                     Some(budget) => spend(budget, tick),
                     None => {
-                        let _ = maps::$budgets.insert(&source.0, &SynBudget { tick, used: 1 }, u64::from(BPF_ANY));
+                        let _ = maps::$budgets.insert(
+                            &source.0,
+                            &SynBudget { tick, used: 1 },
+                            u64::from(BPF_ANY),
+                        );
                         1
                     }
+                }
+            }
+        }
+
+        /// Inserts what is drafted. A function with a name for all: the verifier follows its loops once, and not for each
+        /// way that leads here.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $insert() -> u32 {
+            let maps = Maps { context: core::ptr::null_mut() };
+            let Some(draft) = FamilyTables::<$family>::draft(&maps) else { return FULL };
+            // SAFETY: nobody else writes to what this CPU drafted. Copies would be on the stack.
+            let (key, flow) = unsafe { (&*draft.key.as_ptr(), &*draft.flow.as_ptr()) };
+            match table::insert(&maps, key, flow) {
+                Ok(()) => INSERTED,
+                Err(InsertError::Exists) => EXISTS,
+                Err(InsertError::Full) => FULL,
+            }
+        }
+
+        #[inline(never)]
+        fn $remove(maps: &Maps, key: &FlowKey<$address>) {
+            table::remove(maps, key);
+        }
+
+        impl Slots<$address> for Maps {
+            type Slot = *mut u64;
+
+            #[inline(always)]
+            fn shape(&self) -> TableShape {
+                match maps::TABLE_SHAPE.get(0) {
+                    Some(shape) => *shape,
+                    None => TableShape { seed: 0, mask: 0, pad: 0 },
+                }
+            }
+
+            #[inline(always)]
+            fn at(&self, index: u32) -> Option<*mut u64> {
+                Some(maps::$flows.get_ptr_mut(index)?.cast())
+            }
+
+            #[inline(always)]
+            fn read(&self, slot: *mut u64, word: usize) -> u64 {
+                // SAFETY: words of a slot, which is valid while the program runs. An entry that is removed and used again
+                // meanwhile gives a mixture, and the packet a wrong checksum: its receiver drops it.
+                unsafe { slot.add(word).read() }
+            }
+
+            #[inline(always)]
+            fn write(&self, slot: *mut u64, word: usize, value: u64) {
+                // SAFETY: as above; volatile, so that they are written in this order.
+                unsafe { slot.add(word).write_volatile(value) }
+            }
+
+            #[inline(always)]
+            fn write_half(&self, slot: *mut u64, word: usize, value: u32) {
+                // SAFETY: as above.
+                unsafe { slot.add(word).cast::<u32>().write_volatile(value) }
+            }
+
+            #[inline(always)]
+            fn write_quarter(&self, slot: *mut u64, word: usize, quarter: usize, value: u16) {
+                // SAFETY: as above.
+                unsafe { slot.add(word).cast::<u16>().add(quarter).write_volatile(value) }
+            }
+
+            #[inline(always)]
+            fn write_last(&self, slot: *mut u64, word: usize, value: u8) {
+                // SAFETY: as above.
+                unsafe { slot.add(word).cast::<u8>().add(7).write_volatile(value) }
+            }
+
+            #[inline(always)]
+            fn swap(&self, slot: *mut u64, word: usize, old: u64, new: u64) -> bool {
+                // SAFETY: as above.
+                unsafe { swap(slot.add(word), old, new) }
+            }
+
+            #[inline(always)]
+            fn crossing(&self, index: u32) -> Crossing {
+                maps::CROSSINGS.get(index).copied().unwrap_or_default()
+            }
+
+            #[inline(always)]
+            fn cross(&self, index: u32, crossing: Crossing) {
+                if let Some(place) = maps::CROSSINGS.get_ptr_mut(index) {
+                    // SAFETY: as above.
+                    unsafe { *place = crossing }
                 }
             }
         }
     };
 }
 
-family_tables!(V4, Ipv4Be, FLOWS, ADDRESSES, LISTENERS, SOURCES, FRAGMENTS, SOURCE_BUDGET, DRAFT);
-family_tables!(V6, Ipv6Be, FLOWS6, ADDRESSES6, LISTENERS6, SOURCES6, FRAGMENTS6, SOURCE_BUDGET6, DRAFT6);
+/// # Safety
+/// `word` must point into a map's value.
+#[inline(always)]
+unsafe fn swap(word: *mut u64, old: u64, new: u64) -> bool {
+    let was: u64;
+    // SAFETY: by contract. The target has no atomics of its own, the kernel's machine has this one.
+    unsafe {
+        asm!("r0 = cmpxchg_64({word} + 0, r0, {new})", word = in(reg) word, new = in(reg) new, inout("r0") old => was);
+    }
+    was == old
+}
+
+family_tables!(
+    V4,
+    Ipv4Be,
+    FLOWS,
+    ADDRESSES,
+    LISTENERS,
+    SOURCES,
+    FRAGMENTS,
+    SOURCE_BUDGET,
+    DRAFT,
+    insert4,
+    remove4
+);
+family_tables!(
+    V6,
+    Ipv6Be,
+    FLOWS6,
+    ADDRESSES6,
+    LISTENERS6,
+    SOURCES6,
+    FRAGMENTS6,
+    SOURCE_BUDGET6,
+    DRAFT6,
+    insert6,
+    remove6
+);
 
 impl Maps {
     /// The node's own socket for a segment; to be released.
@@ -414,9 +542,12 @@ fn place(whose: Budget) -> u32 {
     }
 }
 
-const EEXIST: i32 = -17;
 const ENOENT: i64 = -2;
 /// Of a TCP header without options.
 const TCP_LENGTH: u32 = size_of::<Tcp>() as u32;
 /// In a millisecond.
 const NANOSECONDS: u64 = 1_000_000;
+/// What inserting came to.
+const INSERTED: u32 = 0;
+const EXISTS: u32 = 1;
+const FULL: u32 = 2;

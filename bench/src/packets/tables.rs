@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray};
@@ -11,17 +12,20 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::abi::{
     self, Flow, FlowKey, Ipv4Be, Ipv6Be, Listener, ListenerKey, MAX_FLOW_ENTRIES, NO_RING, PortBe,
-    PortCursor, Pulse, RING_SIZE, Ring, Target, direction, state, target_mode, target_state,
+    PortCursor, Pulse, RING_SIZE, Ring, SlotWords, TableShape, Target, direction, state, target_mode,
+    target_state,
 };
 use lb_common::packet::Stage;
+use lb_common::table::{self, Packed, Shelf};
 use lb_common::wire::checksum::{delta16, delta32, fold};
 
 use super::cases::{Case, Family, Packet};
-use super::driver::{empty, map, object, program, program_of};
+use super::driver::{map, object, program, program_of};
 
 /// The loaded program.
 pub(super) struct Tables {
     ebpf: Ebpf,
+    shape: TableShape,
     /// The kernel forgets its programs when nobody holds the map.
     _stages: ProgramArray<MapData>,
 }
@@ -57,7 +61,11 @@ impl Tables {
     /// Loads the program with this many entries for flows, and tells it of targets.
     pub(super) fn load(entries: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
-        loader.map_max_entries(abi::FLOWS, entries).map_max_entries(abi::FLOWS6, entries.min(ENTRIES));
+        // Twice as many slots, as a node has them.
+        let slots = entries * 2;
+        for table in [abi::FLOWS, abi::FLOWS6, abi::CROSSINGS] {
+            loader.map_max_entries(table, slots);
+        }
         let mut ebpf = loader.load(&object("gatehouse.o")?)?;
         program(&mut ebpf, PROGRAM)?.load()?;
         let mut stages = ProgramArray::try_from(ebpf.take_map(abi::PROGRAMS).context("no map of stages")?)?;
@@ -67,7 +75,10 @@ impl Tables {
             stages.set(stage as u32, program.fd()?, 0)?;
         }
         fill(&mut ebpf)?;
-        Ok(Self { ebpf, _stages: stages })
+        let shape = TableShape { seed: SEED, mask: slots - 1, pad: 0 };
+        let mut shapes: Array<&mut MapData, TableShape> = map(&mut ebpf, abi::TABLE_SHAPE)?;
+        shapes.set(0, shape, 0)?;
+        Ok(Self { ebpf, shape, _stages: stages })
     }
 
     pub(super) fn program(&self) -> Result<&Xdp> {
@@ -76,10 +87,10 @@ impl Tables {
 
     /// Ends all flows.
     pub(super) fn clear(&mut self) -> Result<()> {
-        let mut table: Flows<'_, Ipv4Be> = map(&mut self.ebpf, abi::FLOWS)?;
-        empty(&mut table)?;
-        let mut table: Flows<'_, Ipv6Be> = map(&mut self.ebpf, abi::FLOWS6)?;
-        empty(&mut table)
+        let mut table: Slots<'_, 8> = map(&mut self.ebpf, abi::FLOWS)?;
+        write(&mut table, &free(self.shape, 8))?;
+        let mut table: Slots<'_, 16> = map(&mut self.ebpf, abi::FLOWS6)?;
+        write(&mut table, &free(self.shape, 16))
     }
 
     /// The flows that the driver's packets belong to, if they belong to any.
@@ -89,23 +100,27 @@ impl Tables {
         }
         match case.family {
             Family::V4 => {
-                let table: Flows<'_, Ipv4Be> = map(&mut self.ebpf, abi::FLOWS)?;
-                insert(table, case, BALANCER.into(), |connection| {
+                let words = free(self.shape, 8);
+                insert(&Shelf::new(&words, &[], self.shape), case, Ipv4Be::from(BALANCER), |connection| {
                     (connection.client.into(), connection.target.into())
-                })
+                })?;
+                let mut table: Slots<'_, 8> = map(&mut self.ebpf, abi::FLOWS)?;
+                write(&mut table, &words)
             }
             Family::V6 => {
-                let table: Flows<'_, Ipv6Be> = map(&mut self.ebpf, abi::FLOWS6)?;
-                insert(table, case, balancer6(), |connection| {
+                let words = free(self.shape, 16);
+                insert(&Shelf::new(&words, &[], self.shape), case, balancer6(), |connection| {
                     (client6(connection.number), target6(connection))
-                })
+                })?;
+                let mut table: Slots<'_, 16> = map(&mut self.ebpf, abi::FLOWS6)?;
+                write(&mut table, &words)
             }
         }
     }
 
     /// Bytes that the kernel holds for the flow table.
     pub(super) fn memory(&self) -> Result<f64> {
-        let Some(Map::HashMap(table)) = self.ebpf.map(abi::FLOWS) else { anyhow::bail!("no flow table") };
+        let Some(Map::Array(table)) = self.ebpf.map(abi::FLOWS) else { anyhow::bail!("no flow table") };
         let number = table.fd().as_fd().as_raw_fd();
         let said = fs::read_to_string(format!("/proc/self/fdinfo/{number}"))?;
         let bytes = said.lines().find_map(|line| line.strip_prefix("memlock:")).context("no memlock")?;
@@ -115,15 +130,12 @@ impl Tables {
 
 /// Inserts the entries of flows; `ends` are the client's address and the target's.
 fn insert<A: Address>(
-    mut table: Flows<'_, A>,
+    table: &Shelf<'_>,
     case: &Case,
     balancer: A,
     ends: impl Fn(&Connection) -> (A, A),
-) -> Result<()>
-where
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
-{
+) -> Result<()> {
+    let full = |error| anyhow::anyhow!("a flow of the bench: {error:?}");
     for number in 0..case.flows {
         let connection = Connection::of(number)?;
         let (client, target) = ends(&connection);
@@ -147,10 +159,29 @@ where
             protocol: 6,
         };
         let there = flow(&request, &reply, direction::TO_TARGET, connection.target_index, case.mode);
-        table.insert(request, there, 0)?;
+        table::insert(table, &request, &there).map_err(full)?;
         if !target_mode::is_direct(case.mode) {
             let back = flow(&reply, &request, direction::TO_CLIENT, connection.target_index, case.mode);
-            table.insert(reply, back, 0)?;
+            table::insert(table, &reply, &back).map_err(full)?;
+        }
+    }
+    Ok(())
+}
+
+/// The words of a table without entries.
+fn free(shape: TableShape, words: u32) -> Vec<AtomicU64> {
+    (0..u64::from(words) * (u64::from(shape.mask) + 1)).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// Writes what is not there yet.
+fn write<const WORDS: usize>(table: &mut Slots<'_, WORDS>, words: &[AtomicU64]) -> Result<()>
+where
+    SlotWords<WORDS>: Pod,
+{
+    for (index, words) in (0_u32..).zip(words.chunks_exact(WORDS)) {
+        let wanted = SlotWords(std::array::from_fn(|at| words[at].load(Ordering::Relaxed)));
+        if table.get(&index, 0)? != wanted {
+            table.set(index, wanted, 0)?;
         }
     }
     Ok(())
@@ -240,7 +271,7 @@ fn flow<A: Address>(key: &FlowKey<A>, other: &FlowKey<A>, way: u8, target: u16, 
 }
 
 /// An address that checksums are about.
-trait Address: Copy {
+trait Address: Packed {
     /// What a checksum changes by when `self` becomes `new`.
     fn delta(self, new: Self) -> u32;
 }
@@ -257,7 +288,7 @@ impl Address for Ipv6Be {
     }
 }
 
-type Flows<'map, A> = HashMap<&'map mut MapData, FlowKey<A>, Flow<A>>;
+type Slots<'map, const WORDS: usize> = Array<&'map mut MapData, SlotWords<WORDS>>;
 
 pub(super) fn balancer6() -> Ipv6Be {
     Ipv6Be::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 4))
@@ -289,6 +320,7 @@ pub(super) const FIRST_NAT_PORT: u16 = 1_024;
 /// A power of two, as the driver counts through them.
 const TARGETS: u32 = 128;
 const TICK: u32 = 100;
+const SEED: u64 = 0x1234_5678_9abc_def1;
 /// Loopback: where test runs say that packets come from.
 const INGRESS: u32 = 1;
 /// Of the program in the object.

@@ -24,9 +24,8 @@ pub struct FlowKey<A> {
 // A map key is compared byte for byte.
 const _: () = assert!(size_of::<FlowKey<Ipv4Be>>() == 16 && size_of::<FlowKey<Ipv6Be>>() == 40);
 
-/// How packets of one direction are rewritten, and what was seen of it.
-///
-/// 64 bytes for IPv4: behind a hash element's header and key it fills one cache line of its own.
+/// How packets of one direction are rewritten, and what was seen of it. A slot of the flow table holds it closer
+/// together, see [`Packed`](crate::table::Packed).
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Flow<A> {
@@ -76,6 +75,24 @@ pub struct Flow<A> {
     pub beyond: u64,
 }
 const _: () = assert!(size_of::<Flow<Ipv4Be>>() == 64 && size_of::<Flow<Ipv6Be>>() == 88);
+
+/// Of both families' flow tables: what places keys. It stays as long as the tables.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TableShape {
+    /// What hashes begin with: nobody outside knows which keys are neighbours.
+    pub seed: u64,
+    /// Slots of a table, which are a power of two, less one.
+    pub mask: u32,
+    /// Zero.
+    pub pad: u32,
+}
+const _: () = assert!(size_of::<TableShape>() == 16);
+
+/// A slot of a flow table, in words: [`crate::table`] knows their order.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SlotWords<const WORDS: usize>(pub [u64; WORDS]);
 
 impl<A: Copy> Flow<A> {
     /// The key of this flow's other direction, of a flow that stays in its family.

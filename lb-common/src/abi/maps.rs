@@ -1,9 +1,13 @@
 //! Names and sizes of the maps. A name is also the file name of the map's pin.
 
-/// [`super::FlowKey`] → [`super::Flow`], IPv4.
+/// The flow table ([`crate::table`]), IPv4.
 pub const FLOWS: &str = "FLOWS";
 /// The same, IPv6.
 pub const FLOWS6: &str = "FLOWS6";
+/// Index of a slot of IPv4 → [`crate::table::Crossing`].
+pub const CROSSINGS: &str = "CROSSINGS";
+/// One [`super::TableShape`].
+pub const TABLE_SHAPE: &str = "TABLE_SHAPE";
 /// [`super::Ipv4Be`] → interface index: the load balancers' own addresses.
 pub const ADDRESSES: &str = "ADDRESSES";
 /// [`super::Ipv6Be`] → interface index.
@@ -63,9 +67,11 @@ pub const SAMPLES: &str = "SAMPLES";
 pub const ENTRANCE: &str = "ENTRANCE";
 
 /// Every map that flows and what is decided about them need.
-pub const MAP_NAMES: [&str; 25] = [
+pub const MAP_NAMES: [&str; 27] = [
     FLOWS,
     FLOWS6,
+    CROSSINGS,
+    TABLE_SHAPE,
     ADDRESSES,
     ADDRESSES6,
     LISTENERS,
@@ -91,8 +97,10 @@ pub const MAP_NAMES: [&str; 25] = [
     DROPS,
 ];
 
-/// Entries of a family's flow table, two a flow at most: 131,072 flows in 32 MiB (IPv4) and 46 MiB (IPv6).
+/// Entries of a family's flow table, two a flow at most: 131,072 flows in 32 MiB (IPv4) and 64 MiB (IPv6).
 pub const MAX_FLOW_ENTRIES: usize = 1 << 18;
+/// Slots of a family's flow table: twice the entries, so that keys lie near their homes.
+pub const MAX_FLOW_SLOTS: usize = MAX_FLOW_ENTRIES * 2;
 /// Addresses: 50 network load balancers a region (AWS quota) in five zones.
 pub const MAX_ADDRESSES: usize = 256;
 /// Listeners, counted once per address: 50 a load balancer (AWS quota), not on all of them at once.

@@ -29,7 +29,7 @@ pub use capture::{
 pub use counters::{CookieCounters, DropReason, ListenerCounters, TargetCounters};
 pub use decap::{DECAP_COUNTERS, DECAP_SENDERS, DecapCounters, MAX_SENDERS, SenderKey};
 pub use dial::{DIAL_NAMESPACE, DIAL_PROGRAMS, DIALLED, DIALS, DialKey, Dialled, Halves, MAX_DIALS};
-pub use flow::{Flow, FlowKey, direction, state};
+pub use flow::{Flow, FlowKey, SlotWords, TableShape, direction, state};
 pub use maps::*;
 pub use order::{Ipv4Be, Ipv6Be, PortBe};
 pub use plan::{

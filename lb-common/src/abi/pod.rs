@@ -4,8 +4,9 @@
 use super::{
     CaptureFilter, CaptureState, CookieCounters, DecapCounters, DialKey, Dialled, Flow, FlowKey, FragmentKey,
     FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, PortCursor, Pulse, SenderKey,
-    ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
+    ServerIdKey, SlotWords, SourceKey, SynBudget, TableShape, Target, TargetCounters,
 };
+use crate::table::{Crossing, Packed};
 
 macro_rules! pod {
     ($($name:ty),+ $(,)?) => {
@@ -23,6 +24,7 @@ pod!(
     DialKey,
     Dialled,
     CookieCounters,
+    Crossing,
     Flow<Ipv4Be>,
     Flow<Ipv6Be>,
     FlowKey<Ipv4Be>,
@@ -40,9 +42,12 @@ pod!(
     Pulse,
     SenderKey,
     ServerIdKey,
+    SlotWords<{ Ipv4Be::WORDS }>,
+    SlotWords<{ Ipv6Be::WORDS }>,
     SourceKey<Ipv4Be>,
     SourceKey<Ipv6Be>,
     SynBudget,
+    TableShape,
     Target,
     TargetCounters,
 );

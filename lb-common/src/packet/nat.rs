@@ -89,6 +89,15 @@ fn address_delta<F: Family, G: Family>(frame: &Frame<'_, F>, target: &Target) ->
     fold(old + G::sum(face::<F, G>(frame, target)) + G::sum(G::narrow(target.address)))
 }
 
+/// The other way round. Of zero's two forms the one that a sum of words has.
+#[inline(always)]
+const fn opposite(delta: u16) -> u16 {
+    match !delta {
+        0 => u16::MAX,
+        opposite => opposite,
+    }
+}
+
 /// From the client to the target.
 #[inline(never)]
 fn draft_request<F: Family, G: Family>(
@@ -147,7 +156,7 @@ fn draft_reply<F: Family, G: Family>(
         destination_port: port,
         protocol: key.protocol,
     };
-    let ip_delta = !address_delta::<F, G>(frame, target);
+    let ip_delta = opposite(address_delta::<F, G>(frame, target));
     let ports = delta16(target.port.0, key.destination_port.0) + delta16(port.0, key.source_port.0);
     let client = F::widen(key.source);
     let (source, destination, beyond, mode) = if F::VERSION == G::VERSION {

@@ -10,6 +10,7 @@ use crate::abi::{
     DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Listener, ListenerKey, PortBe, Pulse, ServerIdKey,
     SourceKey, Target,
 };
+pub use crate::table::InsertError;
 use crate::wire::{Tcp, Window};
 
 /// A flow entry at hand or in the making. Not on the stack, of which the kernel has 512 bytes.
@@ -55,15 +56,6 @@ pub enum Acknowledged {
     Cookie,
     /// Nothing that was ever sent.
     Nothing,
-}
-
-/// Why an entry could not be inserted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum InsertError {
-    /// The key is there already.
-    Exists,
-    /// The table is full.
-    Full,
 }
 
 /// Tables that IPv4 and IPv6 have each of their own.

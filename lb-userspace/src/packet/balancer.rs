@@ -119,7 +119,7 @@ impl Balancer {
     pub fn open(directory: &Path, options: &Options, now: Instant) -> Result<Self, BalancerError> {
         let Loaded { mut ebpf, adopted } = load::load(directory, &options.object, options.flow_entries)?;
         load::follow_trace(&mut ebpf);
-        let mut maps = Maps::take(&mut ebpf)?;
+        let mut maps = Maps::take(&mut ebpf, adopted)?;
         if !adopted {
             maps.share_ports()?;
         }
@@ -207,7 +207,7 @@ impl Balancer {
         }
         // What an earlier process left is judged once it is known what it is for.
         let judge = self.is_planned.then(|| self.judge());
-        let census = judge.map_or(Ok(None), |judge| self.sweep.step(&mut self.maps, &judge))?;
+        let census = judge.and_then(|judge| self.sweep.step(&self.maps, &judge));
         if let Some(census) = census {
             self.expired += census.expired;
             let freed = self.ledger.release(&census);
@@ -304,7 +304,7 @@ impl Balancer {
             })
         });
         let directory = Directory { targets, listeners: listeners.collect(), tick: self.clock.tick() };
-        Ok(listing::page(&self.maps, place, filter, &directory)?)
+        Ok(listing::page(&self.maps, place, filter, &directory))
     }
 
     /// What would happen to a packet, and why.

@@ -10,11 +10,10 @@ use ipnet::IpNet;
 use lb_common::abi::{Flow, FlowKey, Ipv6Be, ListenerKey, SourceKey, Target, state, target_mode};
 use serde::{Deserialize, Serialize};
 
-use super::batch::Cursor;
 use super::flows;
-use super::maps::{Address, FamilyMaps, Maps, MapsError};
+use super::maps::{Address, FamilyMaps, Maps};
 use super::plan::Protocol;
-use super::sweep::{BATCH_ENTRIES, Half, Place};
+use super::sweep::{BATCH_SLOTS, Half, Place};
 use crate::model::id::Arn;
 
 /// Which flows are asked for; what is not said is all.
@@ -181,40 +180,36 @@ pub(super) fn page(
     place: Place,
     filter: &FlowFilter,
     directory: &Directory,
-) -> Result<(Vec<FlowLine>, Option<Place>), MapsError> {
-    let (lines, cursor) = match place.0 {
-        Half::V4(cursor) => page_of(&maps.v4, cursor, filter, directory)?,
-        Half::V6(cursor) => page_of(&maps.v6, cursor, filter, directory)?,
+) -> (Vec<FlowLine>, Option<Place>) {
+    let (lines, next) = match place.0 {
+        Half::V4(from) => page_of(&maps.v4, from, filter, directory),
+        Half::V6(from) => page_of(&maps.v6, from, filter, directory),
     };
-    Ok((lines, place.behind(cursor)))
+    (lines, place.behind(next))
 }
 
 fn page_of<A: Address>(
     maps: &FamilyMaps<A>,
-    cursor: Cursor,
+    from: u32,
     filter: &FlowFilter,
     directory: &Directory,
-) -> Result<(Vec<FlowLine>, Option<Cursor>), MapsError>
+) -> (Vec<FlowLine>, Option<u32>)
 where
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
     ListenerKey<A>: Pod,
     SourceKey<A>: Pod,
 {
-    let (entries, next) = maps.some_flows(cursor, BATCH_ENTRIES)?;
+    let (entries, next) = maps.some_flows(from, BATCH_SLOTS);
     let mut lines = Vec::new();
-    // What is said of the state needs both halves, and looking one up takes a system call.
+    // What is said of the state needs both halves.
     let stateless = FlowFilter { state: None, ..filter.clone() };
     for (key, flow) in entries.iter().filter(|(_, flow)| flows::is_request(flow)) {
         if !directory.line(key, flow, None).is_some_and(|line| stateless.matches(&line)) {
             continue;
         }
-        let other = flows::has_other_half(flow)
-            .then(|| maps.flows.get(&flow.reverse_key(key.protocol), 0).ok())
-            .flatten();
+        let other = flows::has_other_half(flow).then(|| maps.flow(&flow.reverse_key(key.protocol))).flatten();
         lines.extend(directory.line(key, flow, other.as_ref()).filter(|line| filter.matches(line)));
     }
-    Ok((lines, next))
+    (lines, next)
 }
 
 /// An address of a target's entry.

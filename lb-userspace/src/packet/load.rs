@@ -11,11 +11,12 @@ use aya::maps::{MapData, MapError, ProgramArray};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::abi::{
-    self, ABI_VERSION, CookieCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be,
-    Listener, ListenerCounters, ListenerKey, MAP_NAMES, PortCursor, Pulse, Ring, ServerIdKey, SourceKey,
-    SynBudget, Target, TargetCounters,
+    self, ABI_VERSION, CookieCounters, DropReason, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener,
+    ListenerCounters, ListenerKey, MAP_NAMES, PortCursor, Pulse, Ring, ServerIdKey, SlotWords, SourceKey,
+    SynBudget, TableShape, Target, TargetCounters,
 };
 use lb_common::packet::{Note, Stage};
+use lb_common::table::{Crossing, Packed as _};
 
 /// Why the kernel program is not there.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,9 @@ pub enum LoadError {
     /// A pinned map cannot be asked for its layout.
     #[error("reading the layout of a pinned map")]
     Map(#[from] MapError),
+    /// The flow tables cannot be reached.
+    #[error("mapping the flow tables")]
+    Mapping(#[source] io::Error),
     /// The object lacks something that this build expects.
     #[error("the kernel program has no {name}")]
     Missing {
@@ -74,7 +78,9 @@ pub fn load(directory: &Path, object: &[u8], flow_entries: u32) -> Result<Loaded
     // The loader takes bytes at any address, but reads words: `include_bytes` promises no alignment, a copy has it.
     let object = object.to_vec();
     let mut loader = EbpfLoader::new();
-    loader.map_max_entries(abi::FLOWS, flow_entries).map_max_entries(abi::FLOWS6, flow_entries);
+    for table in [abi::FLOWS, abi::FLOWS6, abi::CROSSINGS] {
+        loader.map_max_entries(table, slots(flow_entries));
+    }
     for name in pinned() {
         loader.map_pin_path(name, maps.join(name));
     }
@@ -199,16 +205,23 @@ fn adoptable(maps: &Path, flow_entries: u32) -> Result<bool, LoadError> {
     Ok(true)
 }
 
+/// Slots of a table for so many entries: twice as many, and a power of two.
+pub(super) fn slots(flow_entries: u32) -> u32 {
+    flow_entries.saturating_mul(2).checked_next_power_of_two().unwrap_or(1 << 31)
+}
+
 /// Key size, value size and entries of every map.
 fn layouts(flow_entries: u32) -> [(&'static str, u32, u32, u32); MAP_NAMES.len() + 1] {
     fn of<K, V>(name: &'static str, entries: usize) -> (&'static str, u32, u32, u32) {
         let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         (name, size(size_of::<K>()), size(size_of::<V>()), size(entries))
     }
-    let flows = usize::try_from(flow_entries).unwrap_or(usize::MAX);
+    let slots = usize::try_from(slots(flow_entries)).unwrap_or(usize::MAX);
     [
-        of::<FlowKey<Ipv4Be>, Flow<Ipv4Be>>(abi::FLOWS, flows),
-        of::<FlowKey<Ipv6Be>, Flow<Ipv6Be>>(abi::FLOWS6, flows),
+        of::<u32, SlotWords<{ Ipv4Be::WORDS }>>(abi::FLOWS, slots),
+        of::<u32, SlotWords<{ Ipv6Be::WORDS }>>(abi::FLOWS6, slots),
+        of::<u32, Crossing>(abi::CROSSINGS, slots),
+        of::<u32, TableShape>(abi::TABLE_SHAPE, 1),
         of::<Ipv4Be, u32>(abi::ADDRESSES, abi::MAX_ADDRESSES),
         of::<Ipv6Be, u32>(abi::ADDRESSES6, abi::MAX_ADDRESSES),
         of::<ListenerKey<Ipv4Be>, u32>(abi::LISTENERS, abi::MAX_LISTENERS),

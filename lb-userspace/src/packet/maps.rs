@@ -1,6 +1,7 @@
 //! Typed maps, and the writes of `reconcile`.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
@@ -14,15 +15,16 @@ use ipnet::IpNet;
 use lb_common::abi::{
     self, CookieCounters, FIRST_NAT_PORT, Flow, FlowKey, Ipv4Be, Ipv6Be, LAST_NAT_PORT, Listener,
     ListenerCounters, ListenerKey, MAX_LISTENERS, NO_RING, PortBe, PortCursor, Pulse, Ring, ServerIdKey,
-    SourceKey, SynBudget, Target, TargetCounters, target_state,
+    SlotWords, SourceKey, SynBudget, TableShape, Target, TargetCounters, target_state,
 };
 
 use lb_common::packet::Budget;
+use lb_common::table::{self, Crossing, Packed, Shelf};
 
-use super::batch::{self, Batch, Cursor};
 use super::ledger::{Ledger, RingContent, TargetIdentity, TargetSlot};
 use super::load::LoadError;
 use super::maglev;
+use super::mapped::Mapped;
 use super::plan::{ListenerName, Protocol};
 use super::reconcile::Write;
 
@@ -48,7 +50,9 @@ pub struct Maps {
 
 /// The maps that each family has of its own.
 pub(super) struct FamilyMaps<A: Address> {
-    pub(super) flows: HashMap<MapData, FlowKey<A>, Flow<A>>,
+    flows: Mapped,
+    crossings: Mapped,
+    shape: TableShape,
     pub(super) addresses: HashMap<MapData, A, u32>,
     pub(super) listeners: HashMap<MapData, ListenerKey<A>, u32>,
     pub(super) sources: LpmTrie<MapData, SourceKey<A>, u32>,
@@ -56,7 +60,7 @@ pub(super) struct FamilyMaps<A: Address> {
 }
 
 /// An address of maps.
-pub(super) trait Address: Pod + Into<Self::Ip> {
+pub(super) trait Address: Pod + Packed + Into<Self::Ip> {
     /// The same for people.
     type Ip: Into<IpAddr>;
 
@@ -87,8 +91,8 @@ pub enum MapsError {
     #[error("reading or writing a map of the kernel program")]
     Map(#[from] MapError),
     /// A system call of ours.
-    #[error("reading the flow table")]
-    Batch(#[source] std::io::Error),
+    #[error("reaching the flow table")]
+    Table(#[source] std::io::Error),
 }
 
 fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
@@ -96,17 +100,37 @@ fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) 
     Ok(T::try_from(map)?)
 }
 
+fn mapped<T: Pod>(map: &Array<MapData, T>) -> Result<Mapped, LoadError> {
+    let words = size_of::<T>() / size_of::<u64>() * usize::try_from(map.len()).unwrap_or(0);
+    Mapped::new(map.map().fd().as_fd(), words).map_err(LoadError::Mapping)
+}
+
 impl Maps {
-    /// Takes the maps out of a loaded object.
-    pub fn take(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
+    /// Takes the maps out of a loaded object. Tables that no earlier process filled get their shape.
+    pub fn take(ebpf: &mut Ebpf, adopted: bool) -> Result<Self, LoadError> {
+        let mut shapes: Array<MapData, TableShape> = take(ebpf, abi::TABLE_SHAPE)?;
+        let flows: Array<MapData, SlotWords<{ Ipv4Be::WORDS }>> = take(ebpf, abi::FLOWS)?;
+        let flows6: Array<MapData, SlotWords<{ Ipv6Be::WORDS }>> = take(ebpf, abi::FLOWS6)?;
+        let crossings: Array<MapData, Crossing> = take(ebpf, abi::CROSSINGS)?;
+        if !adopted {
+            let seed = RandomState::new().hash_one(std::process::id());
+            shapes.set(0, TableShape { seed, mask: flows.len().saturating_sub(1), pad: 0 }, 0)?;
+        }
+        let shape = shapes.get(&0, 0)?;
         Ok(Self {
             v4: FamilyMaps::take(
                 ebpf,
-                [abi::FLOWS, abi::ADDRESSES, abi::LISTENERS, abi::SOURCES, abi::SOURCE_BUDGET],
+                [abi::ADDRESSES, abi::LISTENERS, abi::SOURCES, abi::SOURCE_BUDGET],
+                shape,
+                mapped(&flows)?,
+                mapped(&crossings)?,
             )?,
             v6: FamilyMaps::take(
                 ebpf,
-                [abi::FLOWS6, abi::ADDRESSES6, abi::LISTENERS6, abi::SOURCES6, abi::SOURCE_BUDGET6],
+                [abi::ADDRESSES6, abi::LISTENERS6, abi::SOURCES6, abi::SOURCE_BUDGET6],
+                shape,
+                mapped(&flows6)?,
+                mapped(&crossings)?,
             )?,
             states: take(ebpf, abi::LISTENER_STATE)?,
             rings: take(ebpf, abi::RINGS)?,
@@ -306,17 +330,20 @@ impl Maps {
 
 impl<A: Address> FamilyMaps<A>
 where
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
     ListenerKey<A>: Pod,
     SourceKey<A>: Pod,
 {
     fn take(
         ebpf: &mut Ebpf,
-        [flows, addresses, listeners, sources, budgets]: [&'static str; 5],
+        [addresses, listeners, sources, budgets]: [&'static str; 4],
+        shape: TableShape,
+        flows: Mapped,
+        crossings: Mapped,
     ) -> Result<Self, LoadError> {
         Ok(Self {
-            flows: take(ebpf, flows)?,
+            flows,
+            crossings,
+            shape,
             addresses: take(ebpf, addresses)?,
             listeners: take(ebpf, listeners)?,
             sources: take(ebpf, sources)?,
@@ -355,13 +382,15 @@ where
         forgive(self.sources.remove(&source_key(listener, source, length)))
     }
 
-    /// Up to `limit` flow entries behind a cursor, and the cursor behind those; none when the table is through.
-    pub(super) fn some_flows(
-        &self,
-        cursor: Cursor,
-        limit: usize,
-    ) -> Result<Batch<FlowKey<A>, Flow<A>>, MapsError> {
-        batch::lookup(self.flows.map().fd().as_fd(), cursor, limit).map_err(MapsError::Batch)
+    /// The entries of so many slots from this one on, and the slot where the walk goes on; none when the table is through.
+    pub(super) fn some_flows(&self, from: u32, slots: u32) -> (Vec<(FlowKey<A>, Flow<A>)>, Option<u32>) {
+        self.table().walk(from, slots)
+    }
+
+    /// The flow with this key.
+    pub(super) fn flow(&self, key: &FlowKey<A>) -> Option<Flow<A>> {
+        let table = self.table();
+        Some(table::flow(&table, key, table::find(&table, key)?))
     }
 
     /// New flows of a source in `tick`, on the CPU that had most.
@@ -370,14 +399,18 @@ where
     }
 
     /// Removes a flow entry.
-    pub(super) fn remove_flow(&mut self, key: &FlowKey<A>) -> Result<(), MapsError> {
-        Ok(forgive(self.flows.remove(key))?)
+    pub(super) fn remove_flow(&self, key: &FlowKey<A>) {
+        table::remove(&self.table(), key);
+    }
+
+    fn table(&self) -> Shelf<'_> {
+        Shelf::new(self.flows.words(), self.crossings.words(), self.shape)
     }
 }
 
 /// CPUs that the kernel may ever have: the length of per-CPU values.
 pub fn cpus() -> Result<usize, MapsError> {
-    nr_cpus().map_err(|(_, error)| MapsError::Batch(error))
+    nr_cpus().map_err(|(_, error)| MapsError::Table(error))
 }
 
 fn clear<T: Pod + Default>(map: &mut PerCpuArray<MapData, T>, index: u32) -> Result<(), MapsError> {

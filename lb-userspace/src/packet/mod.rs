@@ -23,8 +23,8 @@ pub mod clock;
 pub mod load;
 /// Typed maps, and the writes of `reconcile`.
 pub mod maps;
-/// Many entries of a map in one system call.
-mod batch;
+/// The flow tables' memory, shared with the kernel.
+mod mapped;
 /// Passes over the flow tables, a bounded part at a time.
 pub mod sweep;
 /// The program on interfaces, by pinned links.

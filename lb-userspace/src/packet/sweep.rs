@@ -1,6 +1,6 @@
 //! Passes over the flow tables, a bounded part at a time: counts flows, and removes those that are over.
 //!
-//! A call looks at [`SWEEP_ENTRIES`] entries at most, so full tables of both families take sixteen calls, two seconds at
+//! A call looks at [`SWEEP_SLOTS`] slots, so tables of both families as they are by default take eight calls, a second at
 //! eight calls a second. What is counted is told when a pass is through: every flow that was there during the whole pass
 //! is in it once.
 
@@ -9,9 +9,8 @@ use std::collections::BTreeMap;
 use aya::Pod;
 use lb_common::abi::{EMBRYONIC_TICKS, Flow, FlowKey, ListenerKey, SourceKey};
 
-use super::batch::Cursor;
 use super::flows::{self, Census, Patience};
-use super::maps::{Address, FamilyMaps, Maps, MapsError};
+use super::maps::{Address, FamilyMaps, Maps};
 use super::plan::Protocol;
 
 /// What flows are judged by.
@@ -39,26 +38,26 @@ pub struct Sweep {
 #[derive(Debug, Clone, Copy)]
 pub struct Place(pub(super) Half);
 
-/// Whose table.
+/// Whose table, and which of its slots comes next.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Half {
-    V4(Cursor),
-    V6(Cursor),
+    V4(u32),
+    V6(u32),
 }
 
 impl Default for Place {
     fn default() -> Self {
-        Self(Half::V4(Cursor::default()))
+        Self(Half::V4(0))
     }
 }
 
 impl Place {
     /// Where the walk goes on behind a part of this table; `None` when it is through.
-    pub(super) fn behind(self, cursor: Option<Cursor>) -> Option<Self> {
-        match (self.0, cursor) {
-            (Half::V4(_), Some(cursor)) => Some(Self(Half::V4(cursor))),
-            (Half::V4(_), None) => Some(Self(Half::V6(Cursor::default()))),
-            (Half::V6(_), cursor) => Some(Self(Half::V6(cursor?))),
+    pub(super) fn behind(self, next: Option<u32>) -> Option<Self> {
+        match (self.0, next) {
+            (Half::V4(_), Some(next)) => Some(Self(Half::V4(next))),
+            (Half::V4(_), None) => Some(Self(Half::V6(0))),
+            (Half::V6(_), next) => Some(Self(Half::V6(next?))),
         }
     }
 }
@@ -70,56 +69,51 @@ impl Sweep {
     }
 
     /// Goes on; what the pass found, if it is through now.
-    pub fn step(&mut self, maps: &mut Maps, judge: &Judge) -> Result<Option<Census>, MapsError> {
+    pub fn step(&mut self, maps: &Maps, judge: &Judge) -> Option<Census> {
         let is_crowded = self.entries > judge.capacity / 2;
-        let mut looked_at = 0;
-        while looked_at <= SWEEP_ENTRIES - BATCH_ENTRIES {
-            let (count, cursor) = match self.at.0 {
-                Half::V4(cursor) => look(&mut maps.v4, cursor, judge, is_crowded, &mut self.census)?,
-                Half::V6(cursor) => look(&mut maps.v6, cursor, judge, is_crowded, &mut self.census)?,
+        for _ in 0..SWEEP_SLOTS / BATCH_SLOTS {
+            let next = match self.at.0 {
+                Half::V4(from) => look(&maps.v4, from, judge, is_crowded, &mut self.census),
+                Half::V6(from) => look(&maps.v6, from, judge, is_crowded, &mut self.census),
             };
-            looked_at += count;
-            let Some(next) = self.at.behind(cursor) else {
+            let Some(next) = self.at.behind(next) else {
                 self.at = Place::default();
                 self.entries = self.census.entries;
                 let following = Census { pass: self.census.pass + 1, ..Census::default() };
-                return Ok(Some(std::mem::replace(&mut self.census, following)));
+                return Some(std::mem::replace(&mut self.census, following));
             };
             self.at = next;
         }
-        Ok(None)
+        None
     }
 }
 
 fn look<A: Address>(
-    maps: &mut FamilyMaps<A>,
-    cursor: Cursor,
+    maps: &FamilyMaps<A>,
+    from: u32,
     judge: &Judge,
     is_crowded: bool,
     census: &mut Census,
-) -> Result<(usize, Option<Cursor>), MapsError>
+) -> Option<u32>
 where
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
     ListenerKey<A>: Pod,
     SourceKey<A>: Pod,
 {
-    let (entries, next) = maps.some_flows(cursor, BATCH_ENTRIES)?;
-    let count = entries.len();
+    let (entries, next) = maps.some_flows(from, BATCH_SLOTS);
     for (key, flow) in entries {
         match judge_one(maps, &key, &flow, judge, is_crowded) {
             Fate::Stays => census.count(&flow),
             Fate::Over { other } => {
-                maps.remove_flow(&key)?;
+                maps.remove_flow(&key);
                 if let Some(other) = other {
-                    maps.remove_flow(&other)?;
+                    maps.remove_flow(&other);
                 }
                 // A flow is its client's: of two halves in two tables, one counts.
                 census.expired += u64::from(other.is_some() || flows::is_request(&flow));
             }
         }
     }
-    Ok((count, next))
+    next
 }
 
 enum Fate<A> {
@@ -135,8 +129,6 @@ fn judge_one<A: Address>(
     is_crowded: bool,
 ) -> Fate<A>
 where
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
     ListenerKey<A>: Pod,
     SourceKey<A>: Pod,
 {
@@ -156,7 +148,7 @@ where
         return if is_over { Fate::Over { other: None } } else { Fate::Stays };
     }
     let other_key = flow.reverse_key(key.protocol);
-    let other = maps.flows.get(&other_key, 0).ok();
+    let other = maps.flow(&other_key);
     if is_dead || flows::is_over(key, flow, other.as_ref(), judge.tick, patience) {
         Fate::Over { other: other.map(|_| other_key) }
     } else {
@@ -167,8 +159,8 @@ where
 /// For flows of listeners that are gone. AWS's default.
 const DEFAULT_IDLE_S: u32 = super::read::TCP_IDLE_TIMEOUT_S;
 
-/// Entries that one call looks at: an eighth of a full table.
-const SWEEP_ENTRIES: usize = 32_768;
+/// Slots that one call looks at: some milliseconds if all have entries, one if none has.
+const SWEEP_SLOTS: u32 = 131_072;
 
-/// Entries a system call: 512 KiB of buffers.
-pub(super) const BATCH_ENTRIES: usize = 4_096;
+/// Slots whose entries are copied at once.
+pub(super) const BATCH_SLOTS: u32 = 8_192;

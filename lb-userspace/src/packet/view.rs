@@ -168,12 +168,12 @@ macro_rules! family_tables {
             type Slot = ();
 
             fn flow(&self, key: &FlowKey<$address>) -> Option<(Flow<$address>, ())> {
-                match self.maps.$maps.flows.get(key, 0) {
-                    Ok(flow) => {
+                match self.maps.$maps.flow(key) {
+                    Some(flow) => {
                         self.told_flow(key, &flow);
                         Some((flow, ()))
                     }
-                    Err(_) => {
+                    None => {
                         self.note_step(format!("flow {}: none", told_key(key)));
                         None
                     }
@@ -194,7 +194,7 @@ macro_rules! family_tables {
 
             fn insert_draft(&self) -> Result<(), InsertError> {
                 let key = self.$draft.key.get();
-                let exists = self.maps.$maps.flows.get(&key, 0).is_ok();
+                let exists = self.maps.$maps.flow(&key).is_some();
                 let what = if exists { "is taken" } else { "would be added" };
                 self.note_step(format!("flow {}: {what}", told_key(&key)));
                 if exists { Err(InsertError::Exists) } else { Ok(()) }

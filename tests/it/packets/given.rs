@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::abi::{
     CookieCounters, DropReason, Flow, FlowKey, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey,
-    NO_RING, NO_TARGET, PortBe, PortCursor, Pulse, ServerIdKey, SourceKey, Target, TargetCounters,
-    listener_flags, target_mode, target_state,
+    NO_RING, NO_TARGET, PortBe, PortCursor, Pulse, ServerIdKey, SourceKey, TableShape, Target,
+    TargetCounters, listener_flags, target_mode, target_state,
 };
 use lb_common::wire::protocol::{TCP, UDP};
 
@@ -16,6 +16,9 @@ use super::segment::{BALANCER, BALANCER_MAC, BALANCER6, TARGET, TARGET_MAC, TARG
 pub(super) const INGRESS: u32 = 1;
 /// Flow entries of a family that fit.
 pub(super) const CAPACITY: usize = 8;
+/// Of tables with so many slots.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+pub(super) const SHAPE: TableShape = TableShape { seed: 0x5eed, mask: CAPACITY as u32 - 1, pad: 0 };
 
 /// A plain listener, index 0.
 pub(super) const HTTP: u16 = 80;

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
 
 use lb_common::abi::{
     CookieCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener,
@@ -11,17 +12,18 @@ use lb_common::abi::{
 use lb_common::packet::{
     Acknowledged, Budget, Draft, FamilyTables, Handshake, InsertError, Note, Tables, V4, V6, Verdict, steer,
 };
+use lb_common::table::{self, Packed as _, Shelf};
 use lb_common::wire::Window;
 
-use super::given::{CAPACITY, Given, INGRESS, LOCAL, Outcome, Runner, Seen, listener_key};
+use super::given::{CAPACITY, Given, INGRESS, LOCAL, Outcome, Runner, SHAPE, Seen, listener_key};
 use super::segment::{BALANCER, BALANCER6, COOKIE, STAMP};
 
 /// Everything in memory.
-#[derive(Default)]
 pub(super) struct Host {
     given: Given,
-    flows: RefCell<HashMap<FlowKey<Ipv4Be>, Flow<Ipv4Be>>>,
-    flows6: RefCell<HashMap<FlowKey<Ipv6Be>, Flow<Ipv6Be>>>,
+    flows: [AtomicU64; CAPACITY * Ipv4Be::WORDS],
+    flows6: [AtomicU64; CAPACITY * Ipv6Be::WORDS],
+    crossings: [AtomicU64; CAPACITY * 2],
     draft: Draft<Ipv4Be>,
     draft6: Draft<Ipv6Be>,
     note: Cell<Note>,
@@ -50,7 +52,11 @@ impl Host {
 
     /// The IPv4 flows that are there.
     pub(super) fn flow_entries(&self) -> Vec<(FlowKey<Ipv4Be>, Flow<Ipv4Be>)> {
-        self.flows.borrow().iter().map(|(key, flow)| (*key, *flow)).collect()
+        self.table(&self.flows).walk(0, SHAPE.mask + 1).0
+    }
+
+    fn table<'words>(&'words self, words: &'words [AtomicU64]) -> Shelf<'words> {
+        Shelf::new(words, &self.crossings, SHAPE)
     }
 
     /// Packets that were dropped, for a reason or for any.
@@ -72,14 +78,43 @@ impl Host {
     }
 }
 
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            given: Given::default(),
+            flows: std::array::from_fn(|_| AtomicU64::default()),
+            flows6: std::array::from_fn(|_| AtomicU64::default()),
+            crossings: std::array::from_fn(|_| AtomicU64::default()),
+            draft: Draft::default(),
+            draft6: Draft::default(),
+            note: Cell::default(),
+            fragments: RefCell::default(),
+            fragments6: RefCell::default(),
+            ports: Cell::default(),
+            cookies: Default::default(),
+            cookie_ticks: Default::default(),
+            budgets: RefCell::default(),
+            source_budgets: RefCell::default(),
+            listeners: RefCell::default(),
+            targets: RefCell::default(),
+            drops: RefCell::default(),
+            grown: Cell::default(),
+        }
+    }
+}
+
 /// Room for whatever is put in front of a packet.
 pub(super) const HEADROOM: usize = 128;
 
 impl Runner for Host {
     fn begin(&mut self, given: &Given) {
         *self = Self { given: given.clone(), ..Self::default() };
-        self.flows = RefCell::new(given.flows.iter().copied().collect());
-        self.flows6 = RefCell::new(given.flows6.iter().copied().collect());
+        for (key, flow) in &given.flows {
+            table::insert(&self.table(&self.flows), key, flow).unwrap();
+        }
+        for (key, flow) in &given.flows6 {
+            table::insert(&self.table(&self.flows6), key, flow).unwrap();
+        }
         self.ports.set(given.ports);
     }
 
@@ -119,11 +154,11 @@ impl Runner for Host {
         for (reason, packets) in self.drops.borrow().iter() {
             outcome.drop_count(*reason, *packets);
         }
-        for (key, flow) in self.flows.borrow().iter() {
-            outcome.flow(key, flow);
+        for (key, flow) in self.table(&self.flows).walk::<Ipv4Be>(0, SHAPE.mask + 1).0 {
+            outcome.flow(&key, &flow);
         }
-        for (key, flow) in self.flows6.borrow().iter() {
-            outcome.flow(key, flow);
+        for (key, flow) in self.table(&self.flows6).walk::<Ipv6Be>(0, SHAPE.mask + 1).0 {
+            outcome.flow(&key, &flow);
         }
         outcome
     }
@@ -132,45 +167,34 @@ impl Runner for Host {
 macro_rules! family_tables {
     ($family:ty, $address:ty, $standard:ty, $own:expr, $flows:ident, $draft:ident, $fragments:ident, $sources:ident) => {
         impl FamilyTables<$family> for Host {
-            type Slot = FlowKey<$address>;
+            type Slot = usize;
 
-            fn flow(&self, key: &FlowKey<$address>) -> Option<(Flow<$address>, Self::Slot)> {
-                self.$flows.borrow().get(key).map(|flow| (*flow, *key))
+            fn flow(&self, key: &FlowKey<$address>) -> Option<(Flow<$address>, usize)> {
+                let table = self.table(&self.$flows);
+                let found = table::find(&table, key)?;
+                Some((table::flow(&table, key, found), found.slot))
             }
 
-            fn touch(&self, slot: Self::Slot, seen: u32, state: u8) {
-                if let Some(flow) = self.$flows.borrow_mut().get_mut(&slot) {
-                    flow.seen = seen;
-                    flow.state = state;
-                }
+            fn touch(&self, slot: usize, seen: u32, state: u8) {
+                table::touch::<$address, _>(&self.table(&self.$flows), slot, seen, state);
             }
 
             fn draft(&self) -> Option<&Draft<$address>> {
                 Some(&self.$draft)
             }
 
-            fn find_draft(&self) -> Option<Self::Slot> {
-                let key = self.$draft.key.get();
-                self.$draft.flow.set(*self.$flows.borrow().get(&key)?);
-                Some(key)
+            fn find_draft(&self) -> Option<usize> {
+                let (flow, slot) = FamilyTables::<$family>::flow(self, &self.$draft.key.get())?;
+                self.$draft.flow.set(flow);
+                Some(slot)
             }
 
             fn insert_draft(&self) -> Result<(), InsertError> {
-                let (key, flow) = (self.$draft.key.get(), self.$draft.flow.get());
-                let mut flows = self.$flows.borrow_mut();
-                // As the kernel: the key is looked for before room is.
-                if flows.contains_key(&key) {
-                    return Err(InsertError::Exists);
-                }
-                if flows.len() >= CAPACITY {
-                    return Err(InsertError::Full);
-                }
-                flows.insert(key, flow);
-                Ok(())
+                table::insert(&self.table(&self.$flows), &self.$draft.key.get(), &self.$draft.flow.get())
             }
 
             fn remove_flow(&self, key: &FlowKey<$address>) {
-                self.$flows.borrow_mut().remove(key);
+                table::remove(&self.table(&self.$flows), key);
             }
 
             fn address(&self, address: $address) -> Option<u32> {

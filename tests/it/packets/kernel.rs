@@ -1,6 +1,7 @@
 //! The tables as the maps of the loaded program, run by BPF_PROG_TEST_RUN.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
@@ -13,15 +14,16 @@ use gatehouse_tests::lab::{name::Name, netns::Netns};
 use lb_common::abi::{
     self, CaptureFilter, CaptureState, CookieCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts,
     Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, MAX_LISTENERS, PortCursor, Pulse, RING_SIZE,
-    Ring, SampleHead, ServerIdKey, SourceKey, SynBudget, Target, TargetCounters,
+    Ring, SampleHead, ServerIdKey, SlotWords, SourceKey, SynBudget, TableShape, Target, TargetCounters,
 };
 use lb_common::packet::Stage;
+use lb_common::table::{self, Crossing, Packed, Shelf};
 use lb_userspace::network::namespace;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use socket2::{Domain, Socket, Type};
 
-use super::given::{CAPACITY, Given, INGRESS, LOCAL, Outcome, Runner, Seen, listener_key};
+use super::given::{CAPACITY, Given, INGRESS, LOCAL, Outcome, Runner, SHAPE, Seen, listener_key};
 use super::segment::{BALANCER, BALANCER6};
 
 /// The object as built, not pinned and attached to nothing.
@@ -43,7 +45,7 @@ impl Kernel {
         let built = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/ebpf").join(name);
         let object = std::fs::read(built).expect("the kernel program; `cargo xtask build` compiles it");
         let mut loader = aya::EbpfLoader::new();
-        for flows in [abi::FLOWS, abi::FLOWS6] {
+        for flows in [abi::FLOWS, abi::FLOWS6, abi::CROSSINGS] {
             loader.map_max_entries(flows, u32::try_from(CAPACITY).unwrap());
         }
         let mut ebpf = loader.load(&object).unwrap();
@@ -59,7 +61,11 @@ impl Kernel {
         home.set("net/ipv4/tcp_syncookies", "2").unwrap();
         let listen = || [BALANCER.into(), BALANCER6.into()].map(|address| listen(address, LOCAL)).into();
         let sockets = namespace::within(home.name(), listen).unwrap();
-        Self { ebpf, _stages: stages, entry: "gatehouse", samples: None, home, _sockets: sockets }
+        let mut kernel =
+            Self { ebpf, _stages: stages, entry: "gatehouse", samples: None, home, _sockets: sockets };
+        let mut shape: Array<&mut MapData, TableShape> = kernel.map(abi::TABLE_SHAPE);
+        shape.set(0, SHAPE, 0).unwrap();
+        kernel
     }
 
     /// The same behind the program that captures.
@@ -134,6 +140,36 @@ fn listen(address: IpAddr, port: u16) -> TcpListener {
     socket.into()
 }
 
+/// Replaces a flow table's content.
+fn refill_table<A: Packed, const WORDS: usize>(
+    mut map: Array<&mut MapData, SlotWords<WORDS>>,
+    flows: &[(FlowKey<A>, Flow<A>)],
+) where
+    SlotWords<WORDS>: aya::Pod,
+{
+    let words: Vec<AtomicU64> = (0..CAPACITY * WORDS).map(|_| AtomicU64::new(0)).collect();
+    // No story begins with a flow that changes its family.
+    let table = Shelf::new(&words, &[], SHAPE);
+    for (key, flow) in flows {
+        table::insert(&table, key, flow).unwrap();
+    }
+    for (index, words) in (0_u32..).zip(words.chunks(WORDS)) {
+        map.set(index, SlotWords(std::array::from_fn(|at| words[at].load(Ordering::Relaxed))), 0).unwrap();
+    }
+}
+
+/// A flow table's content.
+fn read_table<A: Packed, const WORDS: usize>(
+    map: &Array<&mut MapData, SlotWords<WORDS>>,
+    crossings: &[AtomicU64],
+) -> Vec<(FlowKey<A>, Flow<A>)>
+where
+    SlotWords<WORDS>: aya::Pod,
+{
+    let words: Vec<AtomicU64> = map.iter().flat_map(|slot| slot.unwrap().0).map(AtomicU64::new).collect();
+    Shelf::new(&words, crossings, SHAPE).walk(0, SHAPE.mask + 1).0
+}
+
 /// Replaces a hash map's content.
 fn refill<K: aya::Pod, V: aya::Pod>(mut map: HashMap<&mut MapData, K, V>, entries: &[(K, V)]) {
     let old: Vec<K> = map.keys().map(Result::unwrap).collect();
@@ -147,8 +183,8 @@ fn refill<K: aya::Pod, V: aya::Pod>(mut map: HashMap<&mut MapData, K, V>, entrie
 
 impl Runner for Kernel {
     fn begin(&mut self, given: &Given) {
-        refill::<FlowKey<Ipv4Be>, Flow<Ipv4Be>>(self.map(abi::FLOWS), &given.flows);
-        refill::<FlowKey<Ipv6Be>, Flow<Ipv6Be>>(self.map(abi::FLOWS6), &given.flows6);
+        refill_table::<Ipv4Be, { Ipv4Be::WORDS }>(self.map(abi::FLOWS), &given.flows);
+        refill_table::<Ipv6Be, { Ipv6Be::WORDS }>(self.map(abi::FLOWS6), &given.flows6);
         refill::<FragmentKey<Ipv4Be>, FragmentPorts>(self.map(abi::FRAGMENTS), &[]);
         refill::<FragmentKey<Ipv6Be>, FragmentPorts>(self.map(abi::FRAGMENTS6), &[]);
         refill::<Ipv4Be, u32>(self.map(abi::ADDRESSES), &[(BALANCER.into(), given.ifindex)]);
@@ -273,12 +309,13 @@ impl Runner for Kernel {
             let packets = self.per_cpu::<u64>(abi::DROPS, reason.index()).iter().sum();
             outcome.drop_count(reason, packets);
         }
-        let flows: HashMap<&mut MapData, FlowKey<Ipv4Be>, Flow<Ipv4Be>> = self.map(abi::FLOWS);
-        for (key, flow) in flows.iter().map(Result::unwrap) {
+        let crossings: Array<&mut MapData, Crossing> = self.map(abi::CROSSINGS);
+        let crossings = crossings.iter().map(Result::unwrap).flat_map(Crossing::words);
+        let crossings: Vec<AtomicU64> = crossings.map(AtomicU64::new).collect();
+        for (key, flow) in read_table::<Ipv4Be, { Ipv4Be::WORDS }>(&self.map(abi::FLOWS), &crossings) {
             outcome.flow(&key, &flow);
         }
-        let flows: HashMap<&mut MapData, FlowKey<Ipv6Be>, Flow<Ipv6Be>> = self.map(abi::FLOWS6);
-        for (key, flow) in flows.iter().map(Result::unwrap) {
+        for (key, flow) in read_table::<Ipv6Be, { Ipv6Be::WORDS }>(&self.map(abi::FLOWS6), &crossings) {
             outcome.flow(&key, &flow);
         }
         outcome

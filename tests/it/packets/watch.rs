@@ -21,9 +21,9 @@ impl Node {
         self.after_a_census();
     }
 
-    /// Has it walk over all flows once more; what there are fits into one step.
+    /// Has it walk over all flows once more, which takes eight steps, after the walk that is under way.
     pub(super) fn after_a_census(&self) {
-        self.with(|balancer| (0..2).try_for_each(|_| balancer.housekeep(Instant::now()))).unwrap();
+        self.with(|balancer| (0..16).try_for_each(|_| balancer.housekeep(Instant::now()))).unwrap();
     }
 
     /// Waits until there are so many flows.
