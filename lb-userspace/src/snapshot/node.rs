@@ -301,3 +301,34 @@ pub struct TargetView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draining_until: Option<TimestampMs>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_beside_what_is_on_its_network_and_of_its_family() {
+        let ipv6 = NodeInterface6 {
+            address: "fd00:0:0:1::4".parse().unwrap(),
+            prefix_len: 64,
+            router: "fe80::1".parse().unwrap(),
+        };
+        let interface = NodeInterface {
+            device: "eth1".to_owned(),
+            address: "10.0.1.4".parse().unwrap(),
+            prefix_len: 24,
+            router: "10.0.1.1".parse().unwrap(),
+            zone: "a".to_owned(),
+            ipv6: Some(ipv6),
+            secondary: Vec::new(),
+        };
+        let beside = |own: &NodeInterface, target: &str| {
+            own.address_beside(target.parse().unwrap()).map(|address| address.to_string())
+        };
+        assert_eq!(beside(&interface, "10.0.1.60").as_deref(), Some("10.0.1.4"));
+        assert_eq!(beside(&interface, "10.0.2.60"), None);
+        assert_eq!(beside(&interface, "fd00:0:0:1::60").as_deref(), Some("fd00:0:0:1::4"));
+        assert_eq!(beside(&interface, "fd00:0:0:2::60"), None);
+        assert_eq!(beside(&NodeInterface { ipv6: None, ..interface }, "fd00:0:0:1::60"), None);
+    }
+}
