@@ -8,8 +8,8 @@ use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
     CaptureFilter, CaptureState, CookieCounters, DecapCounters, DialKey, Dialled, DropReason, FragmentKey,
     FragmentPorts, IDLE_RING_BYTES, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, MAX_ADDRESSES,
-    MAX_BUDGETED_SOURCES, MAX_FLOW_SLOTS, MAX_FRAGMENTS, MAX_LISTENERS, MAX_RINGS, MAX_SENDERS,
-    MAX_SERVER_IDS, MAX_SOURCES, MAX_TARGETS, PortCursor, Pulse, Ring, Sample, SenderKey, ServerIdKey,
+    MAX_BUDGETED_SOURCES, MAX_FLOW_SLOTS, MAX_FRAGMENTS, MAX_LISTENERS, MAX_PATH_MTUS, MAX_RINGS, MAX_SENDERS,
+    MAX_SERVER_IDS, MAX_SOURCES, MAX_TARGETS, PathMtu, PortCursor, Pulse, Ring, Sample, SenderKey, ServerIdKey,
     SlotWords, SourceKey, SynBudget, TableShape, Target, TargetCounters,
 };
 use lb_common::packet::{Draft, Note, Stage};
@@ -111,6 +111,12 @@ pub static COOKIE_TICKS: Array<u32, MAX_LISTENERS> = Array::new();
 // Working memory: a TCP header with its options, where it is all in one piece.
 #[btf_map]
 pub static TCP_HEADER: PerCpuArray<[u64; 12], 1> = PerCpuArray::new();
+
+#[btf_map]
+pub static PATH_MTUS: LruHashMap<Ipv4Be, PathMtu, MAX_PATH_MTUS> = LruHashMap::new();
+
+#[btf_map]
+pub static PATH_MTUS6: LruHashMap<Ipv6Be, PathMtu, MAX_PATH_MTUS> = LruHashMap::new();
 
 #[btf_map]
 pub static DROPS: PerCpuArray<u64, { DropReason::ALL.len() }> = PerCpuArray::new();

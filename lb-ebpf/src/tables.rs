@@ -11,7 +11,7 @@ use aya_ebpf::helpers::{
 };
 use lb_common::abi::{
     CookieCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener,
-    ListenerCounters, ListenerKey, MAX_LISTENERS, PortBe, Pulse, RING_SIZE, ServerIdKey, SourceKey,
+    ListenerCounters, ListenerKey, MAX_LISTENERS, PathMtu, PortBe, Pulse, RING_SIZE, ServerIdKey, SourceKey,
     SynBudget, TableShape, Target, TargetCounters,
 };
 use lb_common::packet::{
@@ -32,7 +32,7 @@ pub struct Maps {
 struct Aligned<T>(T);
 
 macro_rules! family_tables {
-    ($family:ty, $address:ty, $flows:ident, $addresses:ident, $listeners:ident, $sources:ident, $fragments:ident, $budgets:ident, $draft:ident, $insert:ident, $remove:ident) => {
+    ($family:ty, $address:ty, $flows:ident, $addresses:ident, $listeners:ident, $sources:ident, $fragments:ident, $budgets:ident, $draft:ident, $insert:ident, $remove:ident, $path_mtus:ident) => {
         impl FamilyTables<$family> for Maps {
             type Slot = *mut u64;
 
@@ -107,6 +107,12 @@ macro_rules! family_tables {
             fn remember_fragment(&self, key: &FragmentKey<$address>, ports: &FragmentPorts) {
                 // The oldest makes room, so there always is.
                 let _ = maps::$fragments.insert(key, ports, u64::from(BPF_ANY));
+            }
+
+            #[inline(always)]
+            fn learn_mtu(&self, address: $address, mtu: u32, tick: u32) {
+                // The oldest makes room, so there always is.
+                let _ = maps::$path_mtus.insert(&Aligned(address).0, &PathMtu { mtu, tick }, u64::from(BPF_ANY));
             }
 
             #[inline(always)]
@@ -284,7 +290,8 @@ family_tables!(
     SOURCE_BUDGET,
     DRAFT,
     insert4,
-    remove4
+    remove4,
+    PATH_MTUS
 );
 family_tables!(
     V6,
@@ -297,7 +304,8 @@ family_tables!(
     SOURCE_BUDGET6,
     DRAFT6,
     insert6,
-    remove6
+    remove6,
+    PATH_MTUS6
 );
 
 impl Maps {

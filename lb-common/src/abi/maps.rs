@@ -52,6 +52,10 @@ pub const TARGET_COUNTERS: &str = "TARGET_COUNTERS";
 pub const COOKIE_COUNTERS: &str = "COOKIE_COUNTERS";
 /// Index of the listener → tick in which it last sent a SYN cookie; 0 is never.
 pub const COOKIE_TICKS: &str = "COOKIE_TICKS";
+/// A target's address → [`super::PathMtu`], IPv4.
+pub const PATH_MTUS: &str = "PATH_MTUS";
+/// The same, IPv6.
+pub const PATH_MTUS6: &str = "PATH_MTUS6";
 /// [`super::DropReason`] → packets per CPU.
 pub const DROPS: &str = "DROPS";
 
@@ -67,7 +71,7 @@ pub const SAMPLES: &str = "SAMPLES";
 pub const ENTRANCE: &str = "ENTRANCE";
 
 /// Every map that flows and what is decided about them need.
-pub const MAP_NAMES: [&str; 27] = [
+pub const MAP_NAMES: [&str; 29] = [
     FLOWS,
     FLOWS6,
     CROSSINGS,
@@ -94,6 +98,8 @@ pub const MAP_NAMES: [&str; 27] = [
     TARGET_COUNTERS,
     COOKIE_COUNTERS,
     COOKIE_TICKS,
+    PATH_MTUS,
+    PATH_MTUS6,
     DROPS,
 ];
 
@@ -117,6 +123,11 @@ pub const MAX_FRAGMENTS: usize = 8_192;
 pub const MAX_BUDGETED_SOURCES: usize = 65_536;
 /// Targets, counted once per address that reaches them: 500 per zone and load balancer (AWS quota).
 pub const MAX_TARGETS: usize = 4096;
+
+/// Targets' addresses whose paths were said to take less than our interfaces; the oldest makes room.
+pub const MAX_PATH_MTUS: usize = 1024;
+/// Seconds for which that is believed (RFC 1191, §6.3).
+pub const PATH_MTU_TICKS: u32 = 600;
 
 /// Last source port of NAT. Above begins IANA's dynamic range (RFC 6335, §6), which the node's own sockets use: packets
 /// to it that belong to no flow are the kernel's.

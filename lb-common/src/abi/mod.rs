@@ -33,8 +33,8 @@ pub use flow::{Flow, FlowKey, SlotWords, TableShape, direction, state};
 pub use maps::*;
 pub use order::{Ipv4Be, Ipv6Be, PortBe};
 pub use plan::{
-    FragmentKey, FragmentPorts, Listener, ListenerKey, NO_RING, NO_TARGET, PortCursor, Pulse, RING_SIZE,
-    Ring, ServerIdKey, SourceKey, SynBudget, Target, listener_flags, target_mode, target_state,
+    FragmentKey, FragmentPorts, Listener, ListenerKey, NO_RING, NO_TARGET, PathMtu, PortCursor, Pulse,
+    RING_SIZE, Ring, ServerIdKey, SourceKey, SynBudget, Target, listener_flags, target_mode, target_state,
 };
 
 /// Pinned maps of another version are not adopted.

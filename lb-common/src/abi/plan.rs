@@ -267,6 +267,17 @@ pub struct FragmentPorts {
 }
 const _: () = assert!(size_of::<FragmentPorts>() == 8);
 
+/// What the path to a target was said to take.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PathMtu {
+    /// Bytes of the largest IP packet.
+    pub mtu: u32,
+    /// Tick when it was last said.
+    pub tick: u32,
+}
+const _: () = assert!(size_of::<PathMtu>() == 8);
+
 /// A QUIC server id of a listener.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -3,8 +3,8 @@
 
 use super::{
     CaptureFilter, CaptureState, CookieCounters, DecapCounters, DialKey, Dialled, Flow, FlowKey, FragmentKey,
-    FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, PortCursor, Pulse, SenderKey,
-    ServerIdKey, SlotWords, SourceKey, SynBudget, TableShape, Target, TargetCounters,
+    FragmentPorts, Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, PathMtu, PortCursor, Pulse,
+    SenderKey, ServerIdKey, SlotWords, SourceKey, SynBudget, TableShape, Target, TargetCounters,
 };
 use crate::table::{Crossing, Packed};
 
@@ -38,6 +38,7 @@ pod!(
     ListenerCounters,
     ListenerKey<Ipv4Be>,
     ListenerKey<Ipv6Be>,
+    PathMtu,
     PortCursor,
     Pulse,
     SenderKey,

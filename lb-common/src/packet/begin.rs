@@ -239,13 +239,14 @@ where
         destination_port: PortBe(key.destination_port.0),
         ip_delta: 0,
         l4_delta: 0,
-        mac_head: 0,
-        mac_tail: 0,
+        // Its target answers past us, and errors about the tunnel are told by us.
+        mac_head: frame.eth.source_head.get(),
+        mac_tail: frame.eth.source_tail.get(),
         direction: direction::TO_TARGET,
         // Its target's answers are not seen: what is not a SYN is all there is to hear.
         state: if frame.opens() || frame.is_udp() { 0 } else { state::CONFIRMED },
-        own_mac_head: 0,
-        own_mac_tail: 0,
+        own_mac_head: frame.eth.destination_head.get(),
+        own_mac_tail: frame.eth.destination_tail.get(),
         mode: place.target.mode,
         listener: place.index,
         target: place.slot,

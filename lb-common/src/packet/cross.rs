@@ -9,7 +9,7 @@ use super::frame::{Frame, IP, Segment};
 use super::rewrite::{NextHop, patch};
 use super::tables::{Arrival, Tables};
 use super::verdict::Step;
-use crate::abi::{DropReason, Flow, direction};
+use crate::abi::{DropReason, Flow, Ipv6Be, direction};
 use crate::wire::Eth;
 
 /// Sends a packet as one of the other family.
@@ -60,16 +60,26 @@ where
     };
     hop.address(eth);
     eth.ethertype.set(<F::Other as Family>::ETHERTYPE);
-    let (source, destination) = if is_to_target {
-        let Some(target) = of_flow(flow, at.tables) else { return Step::drop(DropReason::Unresolved) };
-        (target.via, target.address)
-    } else {
-        let Some(listener) = at.tables.listener_state(flow.get().listener) else {
-            return Step::drop(DropReason::NoListener);
-        };
-        (listener.address, F::client(&flow.get()))
+    let (source, destination) = match ends::<F, T>(flow, at.tables) {
+        Ok(ends) => ends,
+        Err(reason) => return Step::drop(reason),
     };
     let narrow = <F::Other as Family>::narrow;
     <F::Other as Family>::write(ip, narrow(source), narrow(destination), protocol, class, hops - 1, length);
     Step::transmit(hop.egress)
+}
+
+/// Where packets of a flow come from and go to in the other family.
+#[inline(always)]
+pub(super) fn ends<F: Family, T: Tables>(
+    flow: &Cell<Flow<F::Address>>,
+    tables: &T,
+) -> Result<(Ipv6Be, Ipv6Be), DropReason> {
+    if flow.get().direction == direction::TO_TARGET {
+        let target = of_flow(flow, tables).ok_or(DropReason::Unresolved)?;
+        Ok((target.via, target.address))
+    } else {
+        let listener = tables.listener_state(flow.get().listener).ok_or(DropReason::NoListener)?;
+        Ok((listener.address, F::client(&flow.get())))
+    }
 }

@@ -15,7 +15,8 @@ use crate::abi::{DropReason, Flow, FlowKey, PortBe, direction, target_mode, targ
 use crate::wire::checksum::{delta16, fold, update};
 use crate::wire::{Icmp, Ports, protocol};
 
-/// Carries an error to the other end of the flow that it is about; [`Step::NO_FLOW`] if it is about none.
+/// Carries an error to the other end of the flow that it is about; [`Step::NO_FLOW`] if it is about none,
+/// [`Step::TRANSLATE`] or [`Step::UNWRAP`] if that takes more.
 #[inline(never)]
 pub(super) fn carry<F, O, X, T>(packet: &Other<'_, F>, message: &Icmp, at: &Arrival<'_, O, X, T>) -> Step
 where
@@ -27,12 +28,18 @@ where
     // The quoted header has no options, as what we send has none that its client did not: others are the kernel's.
     let Some(inner) = packet.window.view::<F::Header>(quoted) else { return Step::NO_FLOW };
     let Some(carried) = F::carried(inner) else { return Step::NO_FLOW };
+    if matches!(carried, protocol::IPV4 | protocol::IPV6) {
+        return Step::UNWRAP;
+    }
     if !matches!(carried, protocol::TCP | protocol::UDP) {
         return Step::NO_FLOW;
     }
     let Some(ports) = packet.window.view::<Ports>(quoted + size_of::<F::Header>()) else {
         return Step::NO_FLOW;
     };
+    if carried == protocol::UDP && ports.destination.number() == tunnel::GUE_PORT {
+        return Step::UNWRAP;
+    }
     // The flow of packets that would answer the quoted one: they go where this message must go.
     let Some(draft) = at.own.draft() else { return Step::NO_FLOW };
     draft.key.set(FlowKey {
@@ -50,7 +57,7 @@ where
         return Step::PASS;
     }
     if mode == target_mode::CROSS {
-        return Step::drop(DropReason::Untranslatable);
+        return Step::TRANSLATE;
     }
     let hop = if draft.flow.get().direction == direction::TO_TARGET {
         let ready = of_flow(&draft.flow, at.tables).filter(|target| target.state == target_state::READY);

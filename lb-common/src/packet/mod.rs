@@ -45,6 +45,12 @@ mod decap;
 mod fragment;
 /// Errors about packets of flows.
 mod icmp;
+/// Errors about packets that changed their family.
+mod translate;
+/// Errors about packets inside others.
+mod unwrap;
+/// Errors that we write.
+mod message;
 /// A RST from a packet's own numbers.
 mod reset;
 /// Which packets a capture samples.
@@ -236,7 +242,23 @@ pub fn stray<F: Staged<T>, T: Tables>(window: &Window<'_>, ingress: u32, tables:
             Step::TOO_BIG => tunnel::answer::<F, _, _, _>(window, &at),
             step => step,
         },
-        Parsed::Other(packet) => admit::other(&packet, &at),
+        Parsed::Other(packet) => match admit::other(&packet, &at) {
+            Step::TRANSLATE => translate::carry(&packet, &at),
+            Step::UNWRAP => {
+                unwrap::learn(&packet, &at);
+                let told = match unwrap::inner(&packet) {
+                    Some((inner, V4::VERSION)) => {
+                        unwrap::relay::<F, V4, _, _, _, _>(&packet, inner, tables, &at)
+                    }
+                    Some((inner, V6::VERSION)) => {
+                        unwrap::relay::<F, V6, _, _, _, _>(&packet, inner, tables, &at)
+                    }
+                    _ => Step::NO_FLOW,
+                };
+                if told == Step::NO_FLOW { Step::PASS } else { told }
+            }
+            step => step,
+        },
         Parsed::Bad(header, reason) => admit::bad::<F, _>(header, reason, at.own),
     };
     done(step, tables)

@@ -85,6 +85,8 @@ pub trait FamilyTables<F: Family> {
     fn fragment(&self, key: &FragmentKey<F::Address>) -> Option<FragmentPorts>;
     /// Remembers them.
     fn remember_fragment(&self, key: &FragmentKey<F::Address>, ports: &FragmentPorts);
+    /// Remembers in `tick` what the path to a target's address takes.
+    fn learn_mtu(&self, address: F::Address, mtu: u32, tick: u32);
     /// A SYN cookie of the node's own TCP for this SYN; none if it has no socket for it, or one whose half-open connections
     /// do not fill its queue. With a cookie, the socket expects acknowledgements of cookies.
     fn cookie(&self, key: &FlowKey<F::Address>, syn: &Handshake<'_, F>) -> Option<u32>;

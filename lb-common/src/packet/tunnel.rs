@@ -3,12 +3,12 @@
 use super::family::{Family, HOPS, V4, V6};
 use super::forward::of_flow;
 use super::frame::IP;
+use super::message::{self, Said};
 use super::rewrite::NextHop;
 use super::tables::{Arrival, FamilyTables, Tables};
 use super::verdict::Step;
 use crate::abi::{DropReason, Target, target_mode};
-use crate::wire::checksum::fold;
-use crate::wire::{Eth, Icmp, Udp, Window, icmp4, icmp6, protocol};
+use crate::wire::{Eth, Udp, Window, protocol};
 
 /// Sends a packet to a target as it is, if it fits.
 #[inline(never)]
@@ -36,7 +36,7 @@ pub(super) fn fits<F: Family>(ip: &F::Header, target: &Target) -> bool {
 
 /// Bytes that are put around a packet to a target.
 #[inline(always)]
-fn overhead(target: &Target) -> u16 {
+pub(super) fn overhead(target: &Target) -> u16 {
     let header = if target.family == V4::VERSION { V4::BODY - IP } else { V6::BODY - IP };
     let udp = if target.mode == target_mode::GUE { size_of::<Udp>() } else { 0 };
     (header + udp) as u16
@@ -127,8 +127,8 @@ where
     let Some(target) = of_flow(&draft.flow, at.tables) else { return dropped };
     let overhead = if draft.flow.get().mode == target_mode::CROSS { CROSSING } else { overhead(target) };
     let room = target.mtu.wrapping_sub(overhead);
-    // In front of the packet, which is quoted: its header, and eight bytes of what it carries.
-    let front = F::BODY - IP + size_of::<Icmp>();
+    // In front of the packet, which is quoted.
+    let front = message::quoted::<F>() - IP;
     let Some(window) = at.tables.regrow(window, front as i32) else { return dropped };
     let (Some(old_eth), Some(old_ip)) = (window.view::<Eth>(front), window.view::<F::Header>(front + IP))
     else {
@@ -142,28 +142,7 @@ where
         egress: at.ingress,
     };
     let (client, own) = (F::source(old_ip), F::destination(old_ip));
-    let (Some(eth), Some(ip), Some(icmp)) =
-        (window.view::<Eth>(0), window.view::<F::Header>(IP), window.view::<Icmp>(F::BODY))
-    else {
-        return dropped;
-    };
-    let length = size_of::<F::Message>() as u16;
-    hop.address(eth);
-    eth.ethertype.set(F::ETHERTYPE);
-    F::write(ip, own, client, F::ICMP, 0, HOPS, length);
-    let is_v4 = F::VERSION == V4::VERSION;
-    icmp.kind.set(if is_v4 { icmp4::UNREACHABLE } else { icmp6::TOO_BIG });
-    icmp.code.set(if is_v4 { icmp4::FRAGMENTATION_NEEDED } else { 0 });
-    icmp.rest.set_number(u32::from(room));
-    icmp.checksum.set(0);
-    let Some(message) = window.view::<F::Message>(F::BODY) else { return dropped };
-    let pseudo = if is_v4 {
-        0
-    } else {
-        F::sum(own) + F::sum(client) + u32::from(length.to_be()) + u32::from(u16::from(F::ICMP).to_be())
-    };
-    icmp.checksum.set(!fold(pseudo + F::sum_message(message)));
-    Step::transmit_first((F::BODY as u16) + length, hop.egress)
+    message::tell::<F>(&window, hop, own, client, Said::too_big::<F>(u32::from(room)))
 }
 
 /// What an IPv4 packet grows by when it becomes IPv6.

@@ -35,6 +35,10 @@ impl Step {
     /// It does not fit on the way of the flow that is drafted, and its sender is told so.
     pub(super) const TOO_BIG: Self = Self(TOO_BIG);
 
+    /// It is an error about the flow that is drafted, whose packets change their family.
+    pub(super) const TRANSLATE: Self = Self(TRANSLATE);
+    /// It may be an error about a packet that we sent inside another.
+    pub(super) const UNWRAP: Self = Self(UNWRAP);
     /// It asks for, or acknowledges, a SYN cookie of the node's own TCP.
     pub(super) const COOKIE: Self = Self(COOKIE);
 
@@ -91,3 +95,5 @@ const NO_FLOW: u64 = 4;
 const RESET: u64 = 5;
 const TOO_BIG: u64 = 6;
 const COOKIE: u64 = 7;
+const TRANSLATE: u64 = 8;
+const UNWRAP: u64 = 9;

@@ -27,6 +27,8 @@ pub mod icmp4 {
     pub const ECHO_REPLY: u8 = 0;
     /// Destination unreachable.
     pub const UNREACHABLE: u8 = 3;
+    /// Its code for hosts that nobody reaches.
+    pub const HOST_UNREACHABLE: u8 = 1;
     /// Its code for packets that may not be fragmented and are too large.
     pub const FRAGMENTATION_NEEDED: u8 = 4;
     /// Echo request.
@@ -41,6 +43,8 @@ pub mod icmp4 {
 pub mod icmp6 {
     /// Destination unreachable.
     pub const UNREACHABLE: u8 = 1;
+    /// Its code for hosts that nobody reaches.
+    pub const ADDRESS_UNREACHABLE: u8 = 3;
     /// Packet too big.
     pub const TOO_BIG: u8 = 2;
     /// Time exceeded.

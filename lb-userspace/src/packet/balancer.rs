@@ -94,6 +94,8 @@ pub struct Balancer {
     sweep: Sweep,
     // Of the last pass that is through.
     census: Option<Census>,
+    // What routers said of paths to targets.
+    path_mtus: BTreeMap<IpAddr, u16>,
     // The pass that was under way when targets last got or lost flows by something else than packets.
     changed_in_pass: u64,
     flow_entries: u32,
@@ -153,6 +155,7 @@ impl Balancer {
             clock,
             sweep: Sweep::default(),
             census: None,
+            path_mtus: BTreeMap::new(),
             changed_in_pass: 0,
             flow_entries: options.flow_entries,
             expired: 0,
@@ -218,7 +221,8 @@ impl Balancer {
             };
             self.maps.write(&freed.into_iter().map(gone).collect::<Vec<_>>())?;
         }
-        if has_ticked && (is_due(&self.ledger, self.clock.tick()) || self.has_device_changed()) {
+        let has_heard = has_ticked && self.has_heard_of_paths()?;
+        if has_heard || has_ticked && (is_due(&self.ledger, self.clock.tick()) || self.has_device_changed()) {
             self.refresh()
         } else {
             Ok(())
@@ -393,6 +397,7 @@ impl Balancer {
             pass: self.sweep.pass(),
             cpus: self.clock.cpus(),
             new_flows_per_s: self.clock.new_flows_per_s(),
+            path_mtus: self.path_mtus.clone(),
         };
         // On a copy: what does not fit changes nothing.
         let mut ledger = self.ledger.clone();
@@ -434,6 +439,19 @@ impl Balancer {
 
     fn is_waiting_for_device(&self) -> bool {
         self.plan.devices().any(|device| !self.links.attached().contains_key(device))
+    }
+
+    /// Whether routers said something new of paths to targets, or what they said is forgotten.
+    fn has_heard_of_paths(&mut self) -> Result<bool, BalancerError> {
+        let mut heard = self.maps.path_mtus(self.clock.tick())?;
+        if !heard.is_empty() {
+            // Anybody can say so of any address.
+            let targets: BTreeSet<IpAddr> = self.ledger.targets.keys().map(|own| own.address).collect();
+            heard.retain(|address, _| targets.contains(address));
+        }
+        let is_new = heard != self.path_mtus;
+        self.path_mtus = heard;
+        Ok(is_new)
     }
 
     fn has_device_changed(&self) -> bool {

@@ -12,8 +12,8 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::abi::{
     self, ABI_VERSION, CookieCounters, DropReason, FragmentKey, FragmentPorts, Ipv4Be, Ipv6Be, Listener,
-    ListenerCounters, ListenerKey, MAP_NAMES, PortCursor, Pulse, Ring, ServerIdKey, SlotWords, SourceKey,
-    SynBudget, TableShape, Target, TargetCounters,
+    ListenerCounters, ListenerKey, MAP_NAMES, PathMtu, PortCursor, Pulse, Ring, ServerIdKey, SlotWords,
+    SourceKey, SynBudget, TableShape, Target, TargetCounters,
 };
 use lb_common::packet::{Note, Stage};
 use lb_common::table::{Crossing, Packed as _};
@@ -246,6 +246,8 @@ fn layouts(flow_entries: u32) -> [(&'static str, u32, u32, u32); MAP_NAMES.len()
         of::<u32, TargetCounters>(abi::TARGET_COUNTERS, abi::MAX_TARGETS),
         of::<u32, CookieCounters>(abi::COOKIE_COUNTERS, abi::MAX_LISTENERS),
         of::<u32, u32>(abi::COOKIE_TICKS, abi::MAX_LISTENERS),
+        of::<Ipv4Be, PathMtu>(abi::PATH_MTUS, abi::MAX_PATH_MTUS),
+        of::<Ipv6Be, PathMtu>(abi::PATH_MTUS6, abi::MAX_PATH_MTUS),
         of::<u32, u64>(abi::DROPS, DropReason::ALL.len()),
     ]
 }

@@ -14,8 +14,9 @@ use aya::{Ebpf, Pod};
 use ipnet::IpNet;
 use lb_common::abi::{
     self, CookieCounters, FIRST_NAT_PORT, Flow, FlowKey, Ipv4Be, Ipv6Be, LAST_NAT_PORT, Listener,
-    ListenerCounters, ListenerKey, MAX_LISTENERS, NO_RING, PortBe, PortCursor, Pulse, Ring, ServerIdKey,
-    SlotWords, SourceKey, SynBudget, TableShape, Target, TargetCounters, target_state,
+    ListenerCounters, ListenerKey, MAX_LISTENERS, NO_RING, PATH_MTU_TICKS, PathMtu, PortBe, PortCursor,
+    Pulse, Ring, ServerIdKey, SlotWords, SourceKey, SynBudget, TableShape, Target, TargetCounters,
+    target_state,
 };
 
 use lb_common::packet::Budget;
@@ -57,6 +58,7 @@ pub(super) struct FamilyMaps<A: Address> {
     pub(super) listeners: HashMap<MapData, ListenerKey<A>, u32>,
     pub(super) sources: LpmTrie<MapData, SourceKey<A>, u32>,
     budgets: PerCpuHashMap<MapData, A, SynBudget>,
+    path_mtus: HashMap<MapData, A, PathMtu>,
 }
 
 /// An address of maps.
@@ -120,14 +122,14 @@ impl Maps {
         Ok(Self {
             v4: FamilyMaps::take(
                 ebpf,
-                [abi::ADDRESSES, abi::LISTENERS, abi::SOURCES, abi::SOURCE_BUDGET],
+                [abi::ADDRESSES, abi::LISTENERS, abi::SOURCES, abi::SOURCE_BUDGET, abi::PATH_MTUS],
                 shape,
                 mapped(&flows)?,
                 mapped(&crossings)?,
             )?,
             v6: FamilyMaps::take(
                 ebpf,
-                [abi::ADDRESSES6, abi::LISTENERS6, abi::SOURCES6, abi::SOURCE_BUDGET6],
+                [abi::ADDRESSES6, abi::LISTENERS6, abi::SOURCES6, abi::SOURCE_BUDGET6, abi::PATH_MTUS6],
                 shape,
                 mapped(&flows6)?,
                 mapped(&crossings)?,
@@ -311,6 +313,14 @@ impl Maps {
         self.cookie_ticks.get(&index, 0).unwrap_or(0)
     }
 
+    /// What paths to targets' addresses were said to take; what was said too long ago is forgotten.
+    pub fn path_mtus(&mut self, tick: u32) -> Result<BTreeMap<IpAddr, u16>, MapsError> {
+        let mut known = BTreeMap::new();
+        self.v4.read_path_mtus(tick, &mut known)?;
+        self.v6.read_path_mtus(tick, &mut known)?;
+        Ok(known)
+    }
+
     /// A target's counters, all CPUs together.
     pub fn target_counters(&self, index: u16) -> Result<TargetCounters, MapsError> {
         let per_cpu = self.target_counters.get(&u32::from(index), 0)?;
@@ -335,7 +345,7 @@ where
 {
     fn take(
         ebpf: &mut Ebpf,
-        [addresses, listeners, sources, budgets]: [&'static str; 4],
+        [addresses, listeners, sources, budgets, path_mtus]: [&'static str; 5],
         shape: TableShape,
         flows: Mapped,
         crossings: Mapped,
@@ -348,6 +358,7 @@ where
             listeners: take(ebpf, listeners)?,
             sources: take(ebpf, sources)?,
             budgets: take(ebpf, budgets)?,
+            path_mtus: take(ebpf, path_mtus)?,
         })
     }
 
@@ -370,6 +381,22 @@ where
             if let Ok(range) = IpNet::new(source.ip(), length) {
                 ledger.sources.insert((listener, range));
             }
+        }
+        Ok(())
+    }
+
+    fn read_path_mtus(&mut self, tick: u32, known: &mut BTreeMap<IpAddr, u16>) -> Result<(), MapsError> {
+        let mut old = Vec::new();
+        for entry in self.path_mtus.iter() {
+            let (address, said) = entry?;
+            if tick.wrapping_sub(said.tick) > PATH_MTU_TICKS {
+                old.push(address);
+            } else {
+                known.insert(address.ip(), u16::try_from(said.mtu).unwrap_or(u16::MAX));
+            }
+        }
+        for address in old {
+            forgive(self.path_mtus.remove(&address))?;
         }
         Ok(())
     }

@@ -43,6 +43,8 @@ pub struct Surroundings {
     pub cpus: u32,
     /// New flows that the node may begin in a second.
     pub new_flows_per_s: u32,
+    /// What routers said that paths to targets' addresses take.
+    pub path_mtus: BTreeMap<IpAddr, u16>,
 }
 
 /// An interface of the node.

@@ -242,6 +242,8 @@ macro_rules! family_tables {
 
             fn remember_fragment(&self, _: &FragmentKey<$address>, _: &FragmentPorts) {}
 
+            fn learn_mtu(&self, _: $address, _: u32, _: u32) {}
+
             // Nobody but the kernel can ask its TCP: what is told is what it would say in a flood.
             fn cookie(&self, _: &FlowKey<$address>, _: &Handshake<'_, $family>) -> Option<u32> {
                 self.note_step(

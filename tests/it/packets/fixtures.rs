@@ -1,6 +1,7 @@
 //! The table through both, and what must hold for all packets.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use lb_common::abi::{CookieCounters, DropReason, Flow, Ipv4Be};
 use lb_common::packet::Verdict;
@@ -10,7 +11,7 @@ use super::given::{Given, HTTP, Outcome, Runner, Seen};
 use super::host::{HEADROOM, Host};
 use super::kernel::Kernel;
 use super::segment::{ACK, SYN, Segment, client, normalize, target};
-use super::{floods, flows, frames, modes, strays};
+use super::{errors, floods, flows, frames, modes, strays};
 
 /// What comes in and what must become of it.
 enum Step {
@@ -63,6 +64,7 @@ pub(super) struct Fixture {
     client_resets: BTreeMap<u32, u64>,
     port_errors: BTreeMap<u32, u64>,
     cookies: BTreeMap<u32, CookieCounters>,
+    path_mtus: BTreeMap<IpAddr, u32>,
     entries: Option<usize>,
 }
 
@@ -81,6 +83,7 @@ pub(super) fn story(name: &'static str) -> Fixture {
         client_resets: BTreeMap::new(),
         port_errors: BTreeMap::new(),
         cookies: BTreeMap::new(),
+        path_mtus: BTreeMap::new(),
         entries: None,
     }
 }
@@ -207,6 +210,12 @@ impl Fixture {
         self
     }
 
+    /// What the path to a target is said to take, at the end.
+    pub(super) fn learns(mut self, target: impl Into<IpAddr>, mtu: u32) -> Self {
+        self.path_mtus.insert(target.into(), mtu);
+        self
+    }
+
     /// Flows at the end, two entries each.
     pub(super) fn flows(self, count: usize) -> Self {
         self.entries(count * 2)
@@ -307,6 +316,7 @@ impl Fixture {
         assert_eq!(outcome.targets.values().map(|c| c.bytes).sum::<u64>(), bytes, "{name}: target bytes");
         assert_eq!(all(|c| c.client_resets), self.client_resets, "{name}: client resets");
         assert_eq!(outcome.cookies, self.cookies, "{name}: cookies");
+        assert_eq!(outcome.path_mtus, self.path_mtus, "{name}: path MTUs");
         assert_eq!(all(|c| c.port_errors), self.port_errors, "{name}: port errors");
         assert_eq!(all(|c| c.new_flows), self.new_flows, "{name}: new flows");
         assert_eq!(all(|c| c.rejected), self.rejected, "{name}: rejected");
@@ -342,10 +352,17 @@ fn hex(seen: &Seen) -> String {
 
 /// The whole table.
 pub(super) fn all() -> Vec<Fixture> {
-    [flows::fixtures(), strays::fixtures(), modes::fixtures(), frames::fixtures(), floods::fixtures()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        flows::fixtures(),
+        strays::fixtures(),
+        modes::fixtures(),
+        frames::fixtures(),
+        floods::fixtures(),
+        errors::fixtures(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 #[test]

@@ -205,6 +205,8 @@ pub(super) struct Outcome {
     pub(super) listeners: BTreeMap<u32, ListenerCounters>,
     pub(super) targets: BTreeMap<u32, TargetCounters>,
     pub(super) cookies: BTreeMap<u32, CookieCounters>,
+    /// Of targets' addresses.
+    pub(super) path_mtus: BTreeMap<IpAddr, u32>,
     pub(super) drops: BTreeMap<&'static str, u64>,
     /// Text of keys and values, for an order and for reading.
     pub(super) flows: BTreeMap<String, String>,

@@ -36,6 +36,7 @@ pub(super) struct Host {
     targets: RefCell<BTreeMap<u32, TargetCounters>>,
     cookies: RefCell<BTreeMap<u32, CookieCounters>>,
     cookie_ticks: RefCell<HashMap<u32, u32>>,
+    path_mtus: RefCell<BTreeMap<IpAddr, u32>>,
     drops: RefCell<HashMap<DropReason, u64>>,
     /// How much the packet has grown at its start.
     grown: Cell<i32>,
@@ -93,6 +94,7 @@ impl Default for Host {
             ports: Cell::default(),
             cookies: Default::default(),
             cookie_ticks: Default::default(),
+            path_mtus: RefCell::default(),
             budgets: RefCell::default(),
             source_budgets: RefCell::default(),
             listeners: RefCell::default(),
@@ -149,6 +151,7 @@ impl Runner for Host {
             listeners: self.listeners.borrow().clone(),
             targets: self.targets.borrow().clone(),
             cookies: self.cookies.borrow().clone(),
+            path_mtus: self.path_mtus.borrow().clone(),
             ..Outcome::default()
         };
         for (reason, packets) in self.drops.borrow().iter() {
@@ -226,6 +229,10 @@ macro_rules! family_tables {
 
             fn remember_fragment(&self, key: &FragmentKey<$address>, ports: &FragmentPorts) {
                 self.$fragments.borrow_mut().insert(*key, *ports);
+            }
+
+            fn learn_mtu(&self, address: $address, mtu: u32, _: u32) {
+                self.path_mtus.borrow_mut().insert(<$standard>::from(address).into(), mtu);
             }
 
             fn cookie(&self, key: &FlowKey<$address>, _: &Handshake<'_, $family>) -> Option<u32> {

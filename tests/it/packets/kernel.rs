@@ -1,6 +1,6 @@
 //! The tables as the maps of the loaded program, run by BPF_PROG_TEST_RUN.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::Ebpf;
@@ -13,8 +13,9 @@ use aya::util::nr_cpus;
 use gatehouse_tests::lab::{name::Name, netns::Netns};
 use lb_common::abi::{
     self, CaptureFilter, CaptureState, CookieCounters, DropReason, Flow, FlowKey, FragmentKey, FragmentPorts,
-    Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, MAX_LISTENERS, PortCursor, Pulse, RING_SIZE,
-    Ring, SampleHead, ServerIdKey, SlotWords, SourceKey, SynBudget, TableShape, Target, TargetCounters,
+    Ipv4Be, Ipv6Be, Listener, ListenerCounters, ListenerKey, MAX_LISTENERS, PathMtu, PortCursor, Pulse,
+    RING_SIZE, Ring, SampleHead, ServerIdKey, SlotWords, SourceKey, SynBudget, TableShape, Target,
+    TargetCounters,
 };
 use lb_common::packet::Stage;
 use lb_common::table::{self, Crossing, Packed, Shelf};
@@ -187,6 +188,8 @@ impl Runner for Kernel {
         refill_table::<Ipv6Be, { Ipv6Be::WORDS }>(self.map(abi::FLOWS6), &given.flows6);
         refill::<FragmentKey<Ipv4Be>, FragmentPorts>(self.map(abi::FRAGMENTS), &[]);
         refill::<FragmentKey<Ipv6Be>, FragmentPorts>(self.map(abi::FRAGMENTS6), &[]);
+        refill::<Ipv4Be, PathMtu>(self.map(abi::PATH_MTUS), &[]);
+        refill::<Ipv6Be, PathMtu>(self.map(abi::PATH_MTUS6), &[]);
         refill::<Ipv4Be, u32>(self.map(abi::ADDRESSES), &[(BALANCER.into(), given.ifindex)]);
         refill::<Ipv6Be, u32>(self.map(abi::ADDRESSES6), &[(BALANCER6.into(), given.ifindex)]);
         let ids: Vec<(ServerIdKey, u32)> =
@@ -308,6 +311,14 @@ impl Runner for Kernel {
         for reason in DropReason::ALL {
             let packets = self.per_cpu::<u64>(abi::DROPS, reason.index()).iter().sum();
             outcome.drop_count(reason, packets);
+        }
+        let paths: HashMap<&mut MapData, Ipv4Be, PathMtu> = self.map(abi::PATH_MTUS);
+        for (address, said) in paths.iter().map(Result::unwrap) {
+            outcome.path_mtus.insert(Ipv4Addr::from(address).into(), said.mtu);
+        }
+        let paths: HashMap<&mut MapData, Ipv6Be, PathMtu> = self.map(abi::PATH_MTUS6);
+        for (address, said) in paths.iter().map(Result::unwrap) {
+            outcome.path_mtus.insert(Ipv6Addr::from(address).into(), said.mtu);
         }
         let crossings: Array<&mut MapData, Crossing> = self.map(abi::CROSSINGS);
         let crossings = crossings.iter().map(Result::unwrap).flat_map(Crossing::words);

@@ -16,6 +16,8 @@ mod strays;
 mod modes;
 /// The same table: VLAN tags, options, jumbo frames.
 mod frames;
+/// The same table: errors about packets that changed their family, or went inside others.
+mod errors;
 /// The same table: SYN floods of listeners that end in userspace.
 mod floods;
 /// The table through both, and what must hold for all packets.

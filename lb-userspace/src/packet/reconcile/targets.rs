@@ -74,13 +74,19 @@ impl<'a> Work<'a> {
             // Flows that it has are of an earlier generation, and find nobody.
             generation = generation.wrapping_add(1);
         }
-        let interface = self.around.devices.get(reach.device);
-        let neighbour =
-            interface.and_then(|own| self.around.neighbours.get(&(own.ifindex, reach.next_hop)).copied());
+        let known = self.around.path_mtus.get(&identity.address);
+        let interface = self
+            .around
+            .devices
+            .get(reach.device)
+            .map(|own| Interface { mtu: known.map_or(own.mtu, |path| own.mtu.min(*path)), ..*own });
+        let neighbour = interface
+            .as_ref()
+            .and_then(|own| self.around.neighbours.get(&(own.ifindex, reach.next_hop)).copied());
         let was_ready = slot.entry.state == target_state::READY;
         // The last MAC that was known is better than none: its owner may just be slow to answer.
         let mac = neighbour.or_else(|| was_ready.then(|| mac_of(&slot.entry)));
-        let entry = match (interface, mac) {
+        let entry = match (&interface, mac) {
             (Some(own), Some(mac)) => entry(identity, target, generation, own, mac),
             (Some(own), None) => {
                 Target { state: target_state::UNRESOLVED, ..entry(identity, target, generation, own, [0; 6]) }

@@ -94,6 +94,7 @@ fn around(neighbours: &[IpAddr]) -> Surroundings {
         pass: 1,
         cpus: 2,
         new_flows_per_s: 1_000,
+        path_mtus: BTreeMap::new(),
     }
 }
 
@@ -534,4 +535,16 @@ fn a_target_that_was_terminated_returns_as_another_generation() {
     reconcile(&mut ledger, &ending, &everybody()).unwrap();
     let after = slot(&ledger, NEAR).entry;
     assert_eq!((after.state, after.generation), (target_state::READY, before.generation + 1));
+}
+
+#[test]
+fn a_target_whose_path_takes_less_than_the_interface_is_sent_no_more() {
+    let (mut ledger, plan) = (Ledger::default(), plan(&[(NEAR, Verdict::Healthy)]));
+    let told = |mtu| Surroundings { path_mtus: [(NEAR, mtu)].into(), ..everybody() };
+    for (around, mtu) in
+        [(everybody(), 1_500), (told(1_400), 1_400), (told(9_000), 1_500), (everybody(), 1_500)]
+    {
+        reconcile(&mut ledger, &plan, &around).unwrap();
+        assert_eq!(slot(&ledger, NEAR).entry.mtu, mtu);
+    }
 }
