@@ -22,7 +22,7 @@ mod shelf;
 
 pub use layout::{Crossing, Packed};
 #[cfg(any(feature = "userspace", test))]
-pub use shelf::Shelf;
+pub use shelf::{Shelf, Walked};
 
 use crate::abi::{Flow, FlowKey, TableShape};
 use layout::{BUSY, Tag, locked, reach};

@@ -15,6 +15,9 @@ pub struct Shelf<'words> {
     mask: u32,
 }
 
+/// Entries, and the slot where the walk goes on.
+pub type Walked<A> = (Vec<(FlowKey<A>, Flow<A>)>, Option<u32>);
+
 impl<'words> Shelf<'words> {
     /// A table of this shape; `words` and `crossings` have room for its slots, and what has no room is not there.
     pub const fn new(words: &'words [AtomicU64], crossings: &'words [AtomicU64], shape: TableShape) -> Self {
@@ -22,7 +25,7 @@ impl<'words> Shelf<'words> {
     }
 
     /// The entries of so many slots from this one on; where the walk goes on, if there are more slots.
-    pub fn walk<A: Packed>(&self, from: u32, slots: u32) -> (Vec<(FlowKey<A>, Flow<A>)>, Option<u32>) {
+    pub fn walk<A: Packed>(&self, from: u32, slots: u32) -> Walked<A> {
         let end = from.saturating_add(slots).min(self.mask.saturating_add(1));
         let entries = (from..end).filter_map(|index| super::entry(self, index)).collect();
         (entries, (end <= self.mask).then_some(end))

@@ -20,7 +20,7 @@ use lb_common::abi::{
 };
 
 use lb_common::packet::Budget;
-use lb_common::table::{self, Crossing, Packed, Shelf};
+use lb_common::table::{self, Crossing, Packed, Shelf, Walked};
 
 use super::ledger::{Ledger, RingContent, TargetIdentity, TargetSlot};
 use super::load::LoadError;
@@ -410,7 +410,7 @@ where
     }
 
     /// The entries of so many slots from this one on, and the slot where the walk goes on; none when the table is through.
-    pub(super) fn some_flows(&self, from: u32, slots: u32) -> (Vec<(FlowKey<A>, Flow<A>)>, Option<u32>) {
+    pub(super) fn some_flows(&self, from: u32, slots: u32) -> Walked<A> {
         self.table().walk(from, slots)
     }
 
