@@ -76,7 +76,6 @@ fn glance(cases: &[&Case], entries: u32) -> Result<()> {
     for case in cases {
         let mut best = [f64::INFINITY; 3];
         for _ in 0..if case.packet == cases::Packet::Syn { ROUNDS } else { 1 } {
-            tables.clear()?;
             driver.clear()?;
             tables.establish(case)?;
             driver.establish(case)?;
@@ -117,7 +116,6 @@ impl Run {
         let mut samples: Vec<[Vec<f64>; 3]> = cases.iter().map(|_| Default::default()).collect();
         for _ in 0..rounds {
             for (case, samples) in cases.iter().zip(&mut samples) {
-                tables.clear()?;
                 driver.clear()?;
                 tables.establish(case)?;
                 driver.establish(case)?;

@@ -85,19 +85,8 @@ impl Tables {
         program_of(&self.ebpf, PROGRAM)
     }
 
-    /// Ends all flows.
-    pub(super) fn clear(&mut self) -> Result<()> {
-        let mut table: Slots<'_, 8> = map(&mut self.ebpf, abi::FLOWS)?;
-        write(&mut table, &free(self.shape, 8))?;
-        let mut table: Slots<'_, 16> = map(&mut self.ebpf, abi::FLOWS6)?;
-        write(&mut table, &free(self.shape, 16))
-    }
-
-    /// The flows that the driver's packets belong to, if they belong to any.
+    /// The flows that the driver's packets belong to, and no others of their family.
     pub(super) fn establish(&mut self, case: &Case) -> Result<()> {
-        if case.packet == Packet::Syn {
-            return Ok(());
-        }
         match case.family {
             Family::V4 => {
                 let words = free(self.shape, 8);
@@ -135,6 +124,9 @@ fn insert<A: Address>(
     balancer: A,
     ends: impl Fn(&Connection) -> (A, A),
 ) -> Result<()> {
+    if case.packet == Packet::Syn {
+        return Ok(());
+    }
     let full = |error| anyhow::anyhow!("a flow of the bench: {error:?}");
     for number in 0..case.flows {
         let connection = Connection::of(number)?;
