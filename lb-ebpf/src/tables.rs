@@ -85,7 +85,7 @@ macro_rules! family_tables {
             #[inline(always)]
             fn listener(&self, key: &ListenerKey<$address>) -> Option<u32> {
                 // SAFETY: copied at once; userspace never changes a listener's index.
-                unsafe { maps::$listeners.get(key) }.copied()
+                unsafe { maps::$listeners.get(&Aligned(*key).0) }.copied()
             }
 
             #[inline(always)]
