@@ -226,7 +226,7 @@ mod tests {
                 prop_assert!(ideal < 0.01 || error <= 0.01, "{member:?}: {actual} instead of {ideal}");
             }
 
-            // Who it is decides, and not the index that it has for now.
+            // Who it is decides, and not its index, which changes.
             let mut renamed = members.clone();
             renamed.iter_mut().for_each(|member| member.index += 1_000);
             let again = ring(&renamed);
